@@ -1,0 +1,52 @@
+# The commands behind these are in testdata/kit. `make help` lists them.
+
+ADDR ?= 127.0.0.1:7676
+ARGS ?=
+KIT  := testdata/bin/kit -addr $(ADDR)
+WASM := GOOS=wasip1 GOARCH=wasm go
+TAGS := -tags=fastlyinternalsetparseuri
+
+.PHONY: help tools env build serve demo test lint unit e2e clean kit
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  ADDR=host:port moves the app from $(ADDR); ARGS='...' goes to the Fastly CLI (build, serve, demo)."
+
+demo: kit ## Run the app and the demo origin together, with things to try
+	@exec $(KIT) demo $(ARGS)
+
+test: lint unit e2e ## Run every test, from vet to end to end
+
+serve: kit ## Run the app for an origin of your own (fastly compute serve)
+	@exec $(KIT) serve $(ARGS)
+
+build: kit ## Build bin/main.wasm and the package (fastly compute build)
+	@exec $(KIT) build $(ARGS)
+
+tools: kit ## Have the Fastly CLI, Viceroy and Pushpin ready: installs what is missing
+	@exec $(KIT) tools
+
+env: kit ## Print what puts these tools on PATH, for eval "$(make -s env)"
+	@exec $(KIT) env
+
+lint: ## Check the format, vet, and run staticcheck
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
+	go vet ./...
+	$(WASM) vet $(TAGS) ./...
+	go -C testdata vet ./...
+	@staticcheck=$$(go -C testdata tool -n staticcheck) && set -x && $$staticcheck ./... && \
+		GOOS=wasip1 GOARCH=wasm $$staticcheck $(TAGS) ./... && cd testdata && $$staticcheck ./...
+
+unit: ## Run the app's unit tests, which need none of the tools
+	go test ./...
+
+e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin
+	go -C testdata test -count=1 -timeout=20m ./...
+
+clean: ## Remove what was built here (the tools' cache stays)
+	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin
+
+kit:
+	@command -v go >/dev/null || { echo "Go is missing: install 1.26 or newer from https://go.dev/dl/" >&2; exit 1; }
+	@go -C testdata build -o bin/ ./kit ./origin

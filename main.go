@@ -1,0 +1,106 @@
+// Package main is an edge app for Fastly Compute that puts Fastly Fanout in front of an origin:
+// WebSockets, and GET and HEAD requests, reach the backend "origin" through the Fanout GRIP proxy,
+// where the origin may hold them open and publish to them later; the rest is forwarded there as is.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/fastly/compute-sdk-go/fsthttp"
+)
+
+// backend names the origin, as fastly.toml and the service's configuration do.
+const backend = "origin"
+
+func main() {
+	version := os.Getenv("FASTLY_SERVICE_VERSION")
+	if version == "" {
+		version = "local"
+	}
+	fmt.Println("FASTLY_SERVICE_VERSION:", version)
+
+	// A sandbox that serves many requests, one after the other, starts the Go runtime once for all
+	// of them. While it waits for the next one it costs no CPU, but memory and wall-clock time,
+	// so the wait is short. What you add must keep nothing of a request in a package variable:
+	// the next request, somebody else's, would find it. To have a sandbox for each request,
+	// put fsthttp.ServeFunc(handle) here instead.
+	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
+		MaxRequests: 1000,
+		MaxLifetime: time.Minute,
+		NextTimeout: time.Second,
+	})
+}
+
+func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
+	useFanout := false
+
+	if r.Method == fsthttp.MethodGet && upgradesToWebSocket(r.Header) {
+		// Fanout holds the WebSocket, and talks to the origin in WebSocket-over-HTTP:
+		// https://pushpin.org/docs/protocols/websocket-over-http/
+		useFanout = true
+	} else if r.Method == fsthttp.MethodGet || r.Method == fsthttp.MethodHead {
+		// The origin's response may carry GRIP instructions, to hold the connection open and to
+		// subscribe it to channels: https://pushpin.org/docs/protocols/grip/
+
+		// NOTE: A real app is selective, by path or by header, since what is handed off to Fanout
+		// does not pass through the Fastly cache. See "What to hand off to Fanout":
+		// https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/#what-to-hand-off-to-fanout
+
+		// TODO: add any additional conditions before setting useFanout to true
+		useFanout = true
+	}
+
+	if useFanout {
+		// Once this succeeds the connection is Fanout's: nothing may be written to w.
+		if err := r.HandoffFanout(backend); err != nil {
+			log.Printf("handoff to Fanout, backend %q: %v; to enable Fanout: fastly products --enable=fanout", backend, err)
+			fail(w, fsthttp.StatusServiceUnavailable)
+		}
+		return
+	}
+
+	resp, err := r.Send(ctx, backend)
+	if err != nil {
+		log.Printf("send to backend %q: %v", backend, err)
+		fail(w, fsthttp.StatusBadGateway)
+		return
+	}
+
+	w.Header().Reset(resp.Header)
+	// The origin's own framing is kept, so that a client can tell a response that was cut short.
+	w.SetManualFramingMode(true)
+	w.WriteHeader(resp.StatusCode)
+	// The host joins the two bodies: they stream past the sandbox, not through it.
+	if err := w.Append(resp.Body); err != nil {
+		// Only by ending the sandbox can the response be broken off, rather than end as if whole.
+		panic(fmt.Errorf("append the body from backend %q: %w", backend, err))
+	}
+}
+
+// upgradesToWebSocket reports whether a request's Upgrade header, a comma-separated list over any
+// number of lines (RFC 9110 section 7.8), names the protocol websocket (RFC 6455 section 4.2.1).
+func upgradesToWebSocket(h fsthttp.Header) bool {
+	const websocket = "websocket"
+	for _, line := range h.Values("Upgrade") {
+		for protocol := range strings.SplitSeq(line, ",") {
+			protocol = strings.Trim(protocol, " \t")
+			// Of the same length, only ASCII letters fold to it: the Kelvin sign for a k does not pass.
+			if len(protocol) == len(websocket) && strings.EqualFold(protocol, websocket) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// fail answers a request that could not be passed on. The cause is for the log alone: it may name
+// what a client must not see.
+func fail(w fsthttp.ResponseWriter, status int) {
+	w.Header().Set("Cache-Control", "no-store")
+	fsthttp.Error(w, fsthttp.StatusText(status), status)
+}

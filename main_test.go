@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/fastly/compute-sdk-go/fsthttp"
+	"github.com/fastly/compute-sdk-go/fsttest"
+)
+
+// Off Wasm there is no platform to hand off or send to, so both doors fail, each in a way of its
+// own: that tells which one a request took, and shows both error paths. What happens beyond the
+// doors is tested in testdata/e2e, on the real chain.
+func TestHandle(t *testing.T) {
+	const viaFanout, viaSend = fsthttp.StatusServiceUnavailable, fsthttp.StatusBadGateway
+	tests := []struct {
+		method, upgrade string
+		want            int
+	}{
+		{"GET", "", viaFanout},
+		{"GET", "websocket", viaFanout},
+		{"GET", "h2c", viaFanout},
+		{"HEAD", "", viaFanout},
+		{"POST", "", viaSend},
+		{"POST", "websocket", viaSend},
+		{"PUT", "", viaSend},
+		{"PATCH", "", viaSend},
+		{"DELETE", "", viaSend},
+		{"OPTIONS", "", viaSend},
+		{"PURGE", "", viaSend},
+		{"get", "", viaSend}, // methods are case-sensitive: RFC 9110 section 9.1
+	}
+	for _, tt := range tests {
+		t.Run(strings.TrimSpace(tt.method+" "+tt.upgrade), func(t *testing.T) {
+			r, err := fsthttp.NewRequest(tt.method, "http://example.com/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.upgrade != "" {
+				r.Header.Set("Upgrade", tt.upgrade)
+			}
+			w := fsttest.NewRecorder()
+			logged := captureLog(t, func() { handle(context.Background(), w, r) })
+
+			if w.Code != tt.want {
+				t.Errorf("status %d, want %d", w.Code, tt.want)
+			}
+			if got, want := w.Body.String(), fsthttp.StatusText(tt.want)+"\n"; got != want {
+				t.Errorf("body %q, want %q: nothing of the cause is for the client", got, want)
+			}
+			if got := w.HeaderMap.Get("Content-Type"); got != "text/plain; charset=utf-8" {
+				t.Errorf("Content-Type %q, want plain text", got)
+			}
+			if got := w.HeaderMap.Get("Cache-Control"); got != "no-store" {
+				t.Errorf("Cache-Control %q, want no-store", got)
+			}
+			if !strings.Contains(logged, `"origin"`) {
+				t.Errorf("log %q does not name the backend", logged)
+			}
+			if enable := strings.Contains(logged, "fastly products --enable=fanout"); enable != (tt.want == viaFanout) {
+				t.Errorf("log %q says how to enable Fanout: %t", logged, enable)
+			}
+		})
+	}
+}
+
+// captureLog returns what f logs.
+func captureLog(t *testing.T, f func()) string {
+	t.Helper()
+	var logged bytes.Buffer
+	log.SetOutput(&logged)
+	defer log.SetOutput(os.Stderr)
+	f()
+	return logged.String()
+}
+
+func TestUpgradesToWebSocket(t *testing.T) {
+	tests := []struct {
+		lines []string
+		want  bool
+	}{
+		{nil, false},
+		{[]string{""}, false},
+		{[]string{"websocket"}, true},
+		{[]string{"WebSocket"}, true},
+		{[]string{"WEBSOCKET"}, true},
+		{[]string{" \twebsocket\t "}, true},
+		{[]string{"h2c, websocket"}, true},
+		{[]string{"websocket,h2c"}, true},
+		{[]string{",, websocket ,"}, true},
+		{[]string{"h2c", "websocket"}, true},
+		{[]string{"h2c"}, false},
+		{[]string{"websocketx"}, false},
+		{[]string{"xwebsocket"}, false},
+		{[]string{"web socket"}, false},
+		{[]string{"web", "socket"}, false},
+		{[]string{"websocket/13"}, false},
+		{[]string{"websocket; h2c"}, false},
+		{[]string{`"websocket"`}, false},
+		{[]string{"web\u017focket"}, false},       // long s
+		{[]string{"websoc\u212aet"}, false},       // Kelvin sign
+		{[]string{"\u00a0websocket"}, false},      // no-break space
+		{[]string{"websocket\v"}, false},          // white space, but not HTTP's
+		{[]string{"h2c, WebSocket", "tls"}, true}, // RFC 9110 section 5.3
+	}
+	for _, tt := range tests {
+		h := fsthttp.Header{"Upgrade": tt.lines}
+		if got := upgradesToWebSocket(h); got != tt.want {
+			t.Errorf("Upgrade %q: got %t, want %t", tt.lines, got, tt.want)
+		}
+	}
+}
+
+// FuzzUpgradesToWebSocket compares the rule with a second statement of it, letter by letter. Its
+// corpus is in testdata/fuzz.
+func FuzzUpgradesToWebSocket(f *testing.F) {
+	f.Add("h2c, WebSocket")
+	rule := regexp.MustCompile(`(^|[,\n])[ \t]*[wW][eE][bB][sS][oO][cC][kK][eE][tT][ \t]*([,\n]|$)`)
+	f.Fuzz(func(t *testing.T, lines string) {
+		h := fsthttp.Header{"Upgrade": strings.Split(lines, "\n")}
+		if got, want := upgradesToWebSocket(h), rule.MatchString(lines); got != want {
+			t.Errorf("Upgrade %q: got %t, want %t", h["Upgrade"], got, want)
+		}
+	})
+}

@@ -1,0 +1,113 @@
+// Package chain runs the app as a person does, with `fastly compute serve`: the Fastly CLI starts
+// Pushpin and Viceroy, and Viceroy the app.
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+// DefaultAddr is where `fastly compute serve` has the app listen.
+const DefaultAddr = "127.0.0.1:7676"
+
+// Args returns the arguments that have the Fastly CLI serve the app at addr, with these tools.
+func Args(tools toolchain.Tools, addr string) []string {
+	return []string{
+		"compute", "serve", "--non-interactive", "--addr", addr,
+		"--viceroy-path", tools.Viceroy, "--pushpin-path", tools.Pushpin,
+	}
+}
+
+// Process is a running program that was started with Start.
+type Process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed once the program has ended
+	err  error         // how it ended; valid once done is closed
+}
+
+// Start starts cmd in a process group of its own: a Ctrl-C in the terminal does not reach it, so
+// that it is Stop that ends it, together with what it started.
+func Start(cmd *exec.Cmd) (*Process, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second // a grandchild may hold the output open
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	p := &Process{cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Serve starts `fastly compute serve` in the project directory dir, with extra arguments args, and
+// waits until the app takes connections at addr, a host:port. What all the programs of the chain
+// print goes to out.
+func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.Writer, args ...string) (*Process, error) {
+	cmd := exec.Command(tools.Fastly, append(Args(tools, addr), args...)...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
+	p, err := Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.waitForListener(ctx, addr); err != nil {
+		p.Stop()
+		return nil, fmt.Errorf("fastly compute serve in %s: %w", dir, err)
+	}
+	return p, nil
+}
+
+// waitForListener waits until something takes connections at addr, or p has ended.
+func (p *Process) waitForListener(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute) // a first build of the app takes most of it
+	defer cancel()
+	for {
+		conn, err := net.DialTimeout("tcp", addr, time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("it ended before it took connections at %s: %w", addr, p.Err())
+		case <-ctx.Done():
+			return fmt.Errorf("it took no connections at %s: %w", addr, context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Pid is the program's process id, and that of its process group.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Done is closed once the program has ended; Err then says how.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err returns how the program ended. It never returns nil: a server that ends has failed.
+func (p *Process) Err() error {
+	if p.err == nil {
+		return errors.New("it ended, with success")
+	}
+	return p.err
+}
+
+// Stop ends the program and all that it started, and returns once they are gone: by a SIGTERM, on
+// which the CLI cleans up, and after ten seconds by a SIGKILL.
+func (p *Process) Stop() {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+	}
+	// The group may outlive its leader.
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.done
+}

@@ -1,0 +1,66 @@
+package chain
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strconv"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Manifest is what fastly.toml says of the local chain.
+type Manifest struct {
+	Origin      string // host:port of the backend "origin"
+	ProxyPort   int    // where Viceroy hands requests off to Pushpin
+	PublishPort int    // where Pushpin takes messages; it needs the three ports after this one too
+}
+
+// ReadManifest reads dir/fastly.toml. What it does not set has the CLI's defaults.
+// Source: https://www.fastly.com/documentation/reference/compute/fastly-toml/#local-server
+func ReadManifest(dir string) (Manifest, error) {
+	var file struct {
+		LocalServer struct {
+			Backends map[string]struct{ URL string }
+			Pushpin  struct {
+				ProxyPort   int `toml:"proxy_port"`
+				PublishPort int `toml:"publish_port"`
+			}
+		} `toml:"local_server"`
+	}
+	file.LocalServer.Pushpin.ProxyPort, file.LocalServer.Pushpin.PublishPort = 7677, 5561
+	path := filepath.Join(dir, "fastly.toml")
+	if _, err := toml.DecodeFile(path, &file); err != nil {
+		return Manifest{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	u, err := url.Parse(file.LocalServer.Backends["origin"].URL)
+	if err != nil || u.Hostname() == "" {
+		return Manifest{}, fmt.Errorf("%s: [local_server.backends.origin] needs a url, such as http://localhost:3000/", path)
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return Manifest{
+		Origin:      net.JoinHostPort(u.Hostname(), port),
+		ProxyPort:   file.LocalServer.Pushpin.ProxyPort,
+		PublishPort: file.LocalServer.Pushpin.PublishPort,
+	}, nil
+}
+
+// PublishURL is where to publish, with a POST.
+// Source: https://pushpin.org/docs/publishing/
+func (m Manifest) PublishURL() string {
+	return fmt.Sprintf("http://localhost:%d/publish/", m.PublishPort)
+}
+
+// Addresses are the ones that Pushpin listens on.
+func (m Manifest) Addresses() []string {
+	return []string{
+		local(m.ProxyPort),
+		local(m.PublishPort), local(m.PublishPort + 1), local(m.PublishPort + 2), local(m.PublishPort + 3),
+	}
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

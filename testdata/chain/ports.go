@@ -1,0 +1,53 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	psnet "github.com/shirou/gopsutil/v4/net"
+	"github.com/shirou/gopsutil/v4/process"
+)
+
+// CheckFree returns an error that names each of the addresses, host:port, that is already listened
+// on, and by which process.
+func CheckFree(ctx context.Context, addrs ...string) error {
+	var taken []error
+	for _, addr := range addrs {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return fmt.Errorf("%q is not host:port: %w", addr, err)
+		}
+		// Pushpin listens on all addresses; one of them taken is enough to stop it.
+		for _, host := range []string{"127.0.0.1", ""} {
+			l, err := net.Listen("tcp4", net.JoinHostPort(host, port))
+			if err != nil {
+				taken = append(taken, fmt.Errorf("port %s is taken by %s", port, holder(ctx, port)))
+				break
+			}
+			l.Close()
+		}
+	}
+	return errors.Join(taken...)
+}
+
+// holder describes the process that listens on the port.
+func holder(ctx context.Context, port string) string {
+	conns, _ := psnet.ConnectionsWithContext(ctx, "tcp")
+	for _, c := range conns {
+		if c.Status != "LISTEN" || strconv.Itoa(int(c.Laddr.Port)) != port || c.Pid == 0 {
+			continue
+		}
+		p, err := process.NewProcessWithContext(ctx, c.Pid)
+		if err != nil {
+			continue
+		}
+		name, _ := p.NameWithContext(ctx)
+		command, _ := p.CmdlineSliceWithContext(ctx)
+		return fmt.Sprintf("process %d, %s (%s)", c.Pid, name, strings.Join(command, " "))
+	}
+	return fmt.Sprintf("a process that only its owner may see (sudo lsof -nP -iTCP:%s -sTCP:LISTEN tells)", port)
+}

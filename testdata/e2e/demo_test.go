@@ -1,0 +1,235 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/shirou/gopsutil/v4/process"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+)
+
+// TestDemo runs `make demo`, tries what it invites to, and ends it as a person does.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	demo := startDemo(t, p)
+
+	t.Run("stream", func(t *testing.T) { testStream(t, p) })
+	t.Run("socket", func(t *testing.T) { testSocket(t, p) })
+	t.Run("echo", func(t *testing.T) { testEcho(t, p) })
+	t.Run("ports taken", func(t *testing.T) { testPortsTaken(t, p) })
+	t.Run("Ctrl-C", func(t *testing.T) { testCtrlC(t, p, demo) })
+}
+
+// startDemo runs `make demo`, until the test ends at the latest, and waits for its invitation.
+func startDemo(t *testing.T, p *project) *chain.Process {
+	t.Helper()
+	cmd := exec.Command("make", "demo", "ADDR="+p.addr)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
+	demo, err := chain.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(demo.Stop)
+	for deadline := time.Now().Add(4 * patience); !strings.Contains(p.log.String(), "Ctrl-C here ends it all"); {
+		select {
+		case <-demo.Done():
+			t.Fatalf("make demo ended: %v", demo.Err())
+		case <-time.After(50 * time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatal("make demo did not get to its invitation")
+			}
+		}
+	}
+	return demo
+}
+
+// A message that is published with an HTTP POST arrives on a stream that is open.
+func testStream(t *testing.T, p *project) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", p.url("/stream"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	if !lines.Scan() || lines.Text() != "stream open" {
+		t.Fatalf("first line %q, %v", lines.Text(), lines.Err())
+	}
+	p.publish(t, `"http-stream":{"content":"hello stream\n"}`)
+	if !lines.Scan() || lines.Text() != "hello stream" {
+		t.Fatalf("published line %q, %v", lines.Text(), lines.Err())
+	}
+}
+
+// A WebSocket echoes, text and binary, and gets what is published.
+func testSocket(t *testing.T, p *project) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/socket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	for _, tt := range []struct {
+		kind    websocket.MessageType
+		message string
+	}{
+		{websocket.MessageText, "hello"},
+		{websocket.MessageText, `c:{"type":"detach"}`}, // to the proxy, if it came from the origin
+		{websocket.MessageText, "m:hello"},
+		{websocket.MessageText, "héllo wörld ☃"},
+		{websocket.MessageText, ""},
+		{websocket.MessageBinary, "\x00\xff\r\n"},
+	} {
+		if err := conn.Write(ctx, tt.kind, []byte(tt.message)); err != nil {
+			t.Fatal(err)
+		}
+		kind, got, err := conn.Read(ctx)
+		if err != nil || kind != tt.kind || string(got) != tt.message {
+			t.Fatalf("%v %q came back as %v %q, %v", tt.kind, tt.message, kind, got, err)
+		}
+	}
+	p.publish(t, `"ws-message":{"content":"hello socket"}`)
+	if kind, got, err := conn.Read(ctx); err != nil || kind != websocket.MessageText || string(got) != "hello socket" {
+		t.Fatalf("published message: got %v %q, %v", kind, got, err)
+	}
+	if err := conn.Close(4321, "a reason"); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+// The demo's report of a request says which door it took; nobody passes for Fanout with a header.
+func testEcho(t *testing.T, p *project) {
+	for _, tt := range []struct {
+		method string
+		fanout bool
+	}{{"GET", true}, {"POST", false}} {
+		req, err := http.NewRequest(tt.method, p.url("/echo?a=b"), strings.NewReader(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Grip-Sig", "forged")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Method, Target string
+			ViaFanout      bool
+		}
+		err = json.NewDecoder(resp.Body).Decode(&got)
+		resp.Body.Close()
+		if err != nil || got.Method != tt.method || got.Target != "/echo?a=b" || got.ViaFanout != tt.fanout {
+			t.Errorf("%s: got %+v, %v", tt.method, got, err)
+		}
+	}
+}
+
+// While the demo runs, another one, and `make serve`, name each port and who holds it.
+func testPortsTaken(t *testing.T, p *project) {
+	for _, target := range []string{"demo", "serve"} {
+		cmd := exec.Command("make", target, "ADDR="+p.addr)
+		cmd.Dir = p.dir
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			t.Fatalf("make %s started, on ports that are taken", target)
+		}
+		taken := append(p.Addresses(), p.addr)
+		if target == "demo" {
+			taken = append(taken, p.Origin)
+		}
+		for _, addr := range taken {
+			_, port, _ := strings.Cut(addr, ":")
+			if !strings.Contains(string(out), "port "+port+" is taken by process ") {
+				t.Errorf("make %s does not name the process on port %s:\n%s", target, port, out)
+			}
+		}
+		for _, name := range []string{"viceroy", "pushpin-handler"} {
+			if !strings.Contains(string(out), name) {
+				t.Errorf("make %s does not name %s:\n%s", target, name, out)
+			}
+		}
+	}
+}
+
+// An address that makes no sense is named, with one that would.
+func TestBadAddress(t *testing.T) {
+	t.Parallel()
+	for _, addr := range []string{"7676", "127.0.0.1:", "127.0.0.1:app", ":7676", "127.0.0.1:76767"} {
+		out, err := exec.Command("make", "-C", "../..", "serve", "ADDR="+addr).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), `"`+addr+`" is not host:port, such as 127.0.0.1:7676`) {
+			t.Errorf("make serve ADDR=%s: %v\n%s", addr, err, out)
+		}
+	}
+}
+
+// Ctrl-C ends the demo with nothing left of it: no process, no port.
+func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
+	started := descendants(t, int32(demo.Pid()))
+	for _, name := range []string{"kit", "origin", "fastly", "viceroy", "pushpin"} {
+		if !slices.ContainsFunc(started, func(p *process.Process) bool { n, _ := p.Name(); return n == name }) {
+			t.Errorf("%s does not run", name)
+		}
+	}
+	if err := syscall.Kill(-demo.Pid(), syscall.SIGINT); err != nil { // to the group, as a terminal does
+		t.Fatal(err)
+	}
+	select {
+	case <-demo.Done():
+	case <-time.After(patience):
+		t.Fatal("make demo goes on")
+	}
+	for _, proc := range started {
+		if alive(proc) {
+			command, _ := proc.Cmdline()
+			t.Errorf("process %d is left: %s", proc.Pid, command)
+		}
+	}
+	if err := chain.CheckFree(t.Context(), append(p.Addresses(), p.addr, p.Origin)...); err != nil {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// descendants returns the processes below the one with the pid.
+func descendants(t *testing.T, pid int32) []*process.Process {
+	t.Helper()
+	parent, err := process.NewProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	children, err := parent.Children()
+	if err != nil && err != process.ErrorNoChildren {
+		t.Fatal(err)
+	}
+	all := children
+	for _, child := range children {
+		all = append(all, descendants(t, child.Pid)...)
+	}
+	return all
+}
+
+// alive reports whether the process is still there, and not just unburied by its parent.
+func alive(p *process.Process) bool {
+	running, err := p.IsRunning() // compares the start time too: its pid may be another's by now
+	if err != nil || !running {
+		return false
+	}
+	status, err := p.Status()
+	return err == nil && !slices.Contains(status, process.Zombie)
+}

@@ -1,0 +1,204 @@
+// Package e2e tests the app on the real chain: the Fastly CLI, Viceroy and Pushpin, on free ports,
+// in projects that `fastly compute init` made from this one.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+// patience bounds each wait for something that takes a moment. It is long, so that a slow machine
+// passes; only a failing test waits for all of it.
+const patience = 30 * time.Second
+
+var tools toolchain.Tools
+
+func TestMain(m *testing.M) {
+	var err error
+	if tools, err = toolchain.Ensure(context.Background(), os.Stderr); err != nil {
+		log.Fatal(err)
+	}
+	os.Exit(m.Run())
+}
+
+// project is a new project, made from this one with `fastly compute init`, on ports of its own.
+type project struct {
+	dir string
+	chain.Manifest
+	addr string // where the app listens
+	log  *logBuffer
+}
+
+// newProject makes a project. Whatever it logs is shown if the test fails.
+func newProject(t *testing.T) *project {
+	t.Helper()
+	source, dir := t.TempDir(), filepath.Join(t.TempDir(), "my-app")
+	copyKit(t, source)
+	p := &project{dir: dir, addr: local(freePorts(t, 1)), log: &logBuffer{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log of all processes in %s:\n%s%s", dir, p.log, p.pushpinLogs())
+		}
+	})
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.run(t, dir, tools.Fastly, "compute", "init", "--from", source, "--non-interactive")
+
+	pushpin := freePorts(t, 5)
+	origin := freePorts(t, 1)
+	p.edit(t, "fastly.toml", "localhost:3000", "localhost:"+strconv.Itoa(origin))
+	p.edit(t, "fastly.toml", "enable = true\n", fmt.Sprintf("enable = true\nproxy_port = %d\npublish_port = %d\n", pushpin, pushpin+1))
+	var err error
+	if p.Manifest, err = chain.ReadManifest(dir); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// copyKit copies this project as a clone would have it, without what was built or logged in it.
+func copyKit(t *testing.T, to string) {
+	t.Helper()
+	root := os.DirFS("../..")
+	leave := []string{".git", "bin", "pkg", "pushpin-logs", "guest-profiles"}
+	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == "." {
+			return err
+		}
+		if d.IsDir() {
+			if slices.Contains(leave, d.Name()) {
+				return fs.SkipDir
+			}
+			return os.Mkdir(filepath.Join(to, path), 0o755)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		content, err := fs.ReadFile(root, path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, path), content, info.Mode())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a program in dir, to its end.
+func (p *project) run(t *testing.T, dir, program string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, p.log, p.log
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+}
+
+// edit replaces what must be in the project's file, wherever it is there.
+func (p *project) edit(t *testing.T, file, old, new string) {
+	t.Helper()
+	path := filepath.Join(p.dir, file)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(content), old) {
+		t.Fatalf("%s has no %q:\n%s", path, old, content)
+	}
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(content), old, new)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve runs the app until the test ends.
+func (p *project) serve(t *testing.T) {
+	t.Helper()
+	app, err := chain.Serve(t.Context(), tools, p.dir, p.addr, p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(app.Stop)
+}
+
+func (p *project) url(target string) string { return "http://" + p.addr + target }
+
+// publish publishes one message to the demo's channel, in the formats given.
+func (p *project) publish(t *testing.T, formats string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"items":[{"channel":"demo","formats":{%s}}]}`, formats)
+	resp, err := http.Post(p.PublishURL(), "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("publish: %s", resp.Status)
+	}
+}
+
+func (p *project) pushpinLogs() string {
+	var all strings.Builder
+	files, _ := filepath.Glob(filepath.Join(p.dir, "pushpin-logs", "*"))
+	for _, file := range files {
+		content, _ := os.ReadFile(file)
+		fmt.Fprintf(&all, "\n%s:\n%s", filepath.Base(file), content)
+	}
+	return all.String()
+}
+
+// freePorts returns the first of n ports in a row that nothing listens on.
+func freePorts(t *testing.T, n int) int {
+	t.Helper()
+	for range 100 {
+		first := 20000 + rand.IntN(10000) // below those that systems give to clients
+		addrs := make([]string, n)
+		for i := range addrs {
+			addrs[i] = local(first + i)
+		}
+		if chain.CheckFree(t.Context(), addrs...) == nil {
+			return first
+		}
+	}
+	t.Fatalf("found no %d free ports in a row", n)
+	return 0
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// logBuffer collects what processes print.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

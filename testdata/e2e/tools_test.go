@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+// TestTools runs `kit tools`, the command behind `make tools`, where something is missing: it says
+// what to install by hand, or finds another way.
+func TestTools(t *testing.T) {
+	t.Parallel()
+	kit := filepath.Join(t.TempDir(), "kit")
+	if out, err := exec.Command("go", "build", "-o", kit, "../kit").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	const nowhere = "http://127.0.0.1:1" // stands for: no network
+
+	tests := []struct {
+		name    string
+		onPath  []string // the only programs on PATH, looked up on the real one
+		cached  []string // the tools that are in the cache
+		env     []string
+		viceroy bool // whether the CLI has downloaded a Viceroy before
+		fails   bool
+		says    []string
+	}{
+		{
+			name: "no npm", fails: true,
+			says: []string{"no Fastly CLI 15.4.0 or newer on PATH, and no npm", "https://nodejs.org/", "https://www.fastly.com/documentation/reference/tools/cli/"},
+		},
+		{
+			name: "no network for npm", fails: true,
+			onPath: []string{"npm", "node", "sh", "env"},
+			env:    []string{"npm_config_registry=" + nowhere, "npm_config_fetch_retries=0"},
+			says:   []string{"installing the Fastly CLI", "check the network and try again", "https://www.fastly.com/documentation/reference/tools/cli/"},
+		},
+		{
+			name: "no network and no cargo", fails: true,
+			cached: []string{"fastly"},
+			says:   []string{"no Viceroy could be downloaded", "no cargo", "https://rustup.rs/", "https://github.com/fastly/Viceroy"},
+		},
+		{
+			name: "no Pushpin, nor anything to install it with", fails: true,
+			cached: []string{"fastly", "viceroy"},
+			says:   []string{"no Pushpin on PATH", "https://pushpin.org/docs/install/"},
+		},
+		{
+			name:   "Viceroy by the Fastly CLI",
+			onPath: []string{"pushpin"}, cached: []string{"fastly"}, viceroy: true,
+			says: []string{"having the Fastly CLI download Viceroy", "Viceroy     {cache}/viceroy-"},
+		},
+		{
+			name:   "all there",
+			onPath: []string{"pushpin", "fastly", "viceroy"}, cached: []string{"fastly", "viceroy"},
+			says: []string{"Fastly CLI  ", "Viceroy     ", "Pushpin     "},
+		},
+		{
+			name: "a cache that is no absolute path", fails: true,
+			env:  []string{toolchain.CacheVariable + "=cache"},
+			says: []string{toolchain.CacheVariable, "must be an absolute path"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			bin, cache, home := t.TempDir(), t.TempDir(), t.TempDir()
+			for _, program := range tt.onPath {
+				if path, err := exec.LookPath(program); err == nil {
+					link(t, path, filepath.Join(bin, program))
+				}
+			}
+			for _, tool := range tt.cached {
+				path := map[string]string{"fastly": tools.Fastly, "viceroy": tools.Viceroy}[tool]
+				link(t, path, filepath.Join(cache, tool+"-99.0.0", tool))
+			}
+			if tt.viceroy {
+				config := ".config/fastly"
+				if runtime.GOOS == "darwin" {
+					config = "Library/Application Support/fastly"
+				}
+				link(t, tools.Viceroy, filepath.Join(home, config, "viceroy"))
+			}
+			cmd := exec.Command(kit, "tools")
+			cmd.Env = append([]string{"PATH=" + bin, "HOME=" + home, "HTTPS_PROXY=" + nowhere, toolchain.CacheVariable + "=" + cache}, tt.env...)
+			out, err := cmd.CombinedOutput()
+			if (err != nil) != tt.fails {
+				t.Errorf("got %v; fails: %t", err, tt.fails)
+			}
+			for _, want := range tt.says {
+				if want = strings.ReplaceAll(want, "{cache}", cache); !strings.Contains(string(out), want) {
+					t.Errorf("does not say %q", want)
+				}
+			}
+			if t.Failed() {
+				t.Logf("%s", out)
+			}
+		})
+	}
+}
+
+// TestEnv checks that what `kit env` puts on PATH is found again as it is, and runs: a wrapper is not
+// wrapped, which would have it start itself for ever.
+func TestEnv(t *testing.T) {
+	t.Parallel()
+	script := `eval "$(go run ../kit env)" && go run ../kit tools && command -v fastly && command -v viceroy && command -v pushpin && echo "$FASTLY_VICEROY_USE_PATH" && pushpin --version`
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", script)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.CombinedOutput()
+	want := "Fastly CLI  " + tools.Fastly + "\nViceroy     " + tools.Viceroy + "\nPushpin     " + tools.Pushpin + "\n" +
+		tools.Fastly + "\n" + tools.Viceroy + "\n" + tools.Pushpin + "\n1\npushpin "
+	if err != nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("got %v and\n%swant\n%s", err, out, want)
+	}
+}
+
+func link(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}

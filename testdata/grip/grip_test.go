@@ -1,0 +1,116 @@
+package grip
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+func TestDecodeEvents(t *testing.T) {
+	tests := []struct {
+		name, body string
+		want       []Event
+		err        string
+	}{
+		{name: "nothing", body: ""},
+		{name: "open", body: "OPEN\r\n", want: []Event{{Type: Open}}},
+		{
+			name: "several", body: "OPEN\r\nTEXT 5\r\nhello\r\nPING 0\r\n\r\nDISCONNECT\r\n",
+			want: []Event{{Type: Open}, {Text, []byte("hello")}, {Ping, []byte{}}, {Type: Disconnect}},
+		},
+		{name: "hexadecimal size", body: "TEXT A\r\n0123456789\r\n", want: []Event{{Text, []byte("0123456789")}}},
+		{name: "line ends as content", body: "BINARY 4\r\n\r\n\r\n\r\n", want: []Event{{Binary, []byte("\r\n\r\n")}}},
+		{name: "close code", body: "CLOSE 2\r\n\x03\xe8\r\n", want: []Event{{Close, []byte{3, 232}}}},
+		{name: "no line end", body: "OPEN", err: "event 1: it ends within"},
+		{name: "second cut short", body: "OPEN\r\nTEXT 5\r\nhell", err: "event 2: it ends within"},
+		{name: "content without line end", body: "TEXT 5\r\nhello", err: "event 1: it ends within"},
+		{name: "content longer than its size", body: "TEXT 4\r\nhello\r\n", err: "not 4 bytes long"},
+		{name: "unknown type", body: "open\r\n", err: `unknown type "open"`},
+		{name: "negative size", body: "TEXT -1\r\n\r\n", err: `size "-1"`},
+		{name: "huge size", body: "TEXT ffffffffffffffff\r\n\r\n", err: "size"},
+		{name: "not a size", body: "TEXT 5 \r\nhello\r\n", err: `size "5 "`},
+		{name: "too many", body: strings.Repeat("PING\r\n", maxEvents+1), err: "more than"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := DecodeEvents([]byte(tt.body))
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("error %v, want one with %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
+				t.Fatalf("got %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// FuzzDecodeEvents checks that any body is refused, or means the same after another round.
+func FuzzDecodeEvents(f *testing.F) {
+	for _, seed := range []string{"OPEN\r\n", "TEXT 5\r\nhello\r\nCLOSE 2\r\n\x03\xe8\r\n", "PING 0\r\n\r\n", "TEXT 7fffffff\r\n"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		events, err := DecodeEvents(body)
+		if err != nil {
+			return
+		}
+		encoded := EncodeEvents(events...)
+		again, err := DecodeEvents(encoded)
+		if err != nil || !reflect.DeepEqual(again, events) {
+			t.Fatalf("%q became %q: %q, %v", events, encoded, again, err)
+		}
+	})
+}
+
+func TestMessages(t *testing.T) {
+	tests := []struct {
+		event Event
+		want  string
+	}{
+		{Subscribe(`a"b`), "TEXT 27\r\nc:{\"channel\":\"a\\\"b\",\"type\":\"subscribe\"}\r\n"},
+		{Message(Text, []byte("c:{}")), "TEXT 6\r\nm:c:{}\r\n"},
+		{Message(Binary, []byte{0, 255}), "BINARY 4\r\nm:\x00\xff\r\n"},
+		{Message(Text, nil), "TEXT 2\r\nm:\r\n"},
+	}
+	for _, tt := range tests {
+		if got := string(EncodeEvents(tt.event)); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
+
+func TestVerifySig(t *testing.T) {
+	key := []byte("a key")
+	sign := func(method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
+		sig, err := jwt.NewWithClaims(method, claims).SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sig
+	}
+	soon, past := time.Now().Add(time.Minute).Unix(), time.Now().Add(-time.Minute).Unix()
+	tests := []struct {
+		name, sig string
+		ok        bool
+	}{
+		{"valid", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "me", "exp": soon}), true},
+		{"expired", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "me", "exp": past}), false},
+		{"never expires", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "me"}), false},
+		{"another issuer", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "you", "exp": soon}), false},
+		{"another key", sign(jwt.SigningMethodHS256, []byte("b"), jwt.MapClaims{"iss": "me", "exp": soon}), false},
+		{"unsigned", sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"iss": "me", "exp": soon}), false},
+		{"none", "", false},
+		{"not a JWT", "x.y.z", false},
+	}
+	for _, tt := range tests {
+		if err := VerifySig(tt.sig, "me", key); (err == nil) != tt.ok {
+			t.Errorf("%s: got %v", tt.name, err)
+		}
+	}
+}

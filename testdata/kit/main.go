@@ -1,0 +1,201 @@
+// Command kit is what the Makefile's targets run: it has the tools ready, checks the ports, and
+// starts the app, alone or together with the demo origin.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+const usage = `usage: kit [-addr host:port] command [arguments]
+
+  tools  has the Fastly CLI, Viceroy and Pushpin ready
+  env    prints the shell commands that put them on PATH
+  build  runs fastly compute build
+  serve  runs fastly compute serve, for an origin of your own
+  demo   runs it together with the demo origin
+
+Arguments after build, serve and demo go to the Fastly CLI.
+`
+
+func main() {
+	addr := flag.String("addr", chain.DefaultAddr, "where the app listens, `host:port`")
+	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	flag.Parse()
+	commands := map[string]func(context.Context, string, []string) error{
+		"tools": tools, "env": env, "build": build, "serve": serve, "demo": demo,
+	}
+	command, ok := commands[flag.Arg(0)]
+	if !ok {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if a, err := net.ResolveTCPAddr("tcp", *addr); err != nil || a.IP == nil || a.Port == 0 {
+		fmt.Fprintf(os.Stderr, "%s: the address %q is not host:port, such as %s\n", flag.Arg(0), *addr, chain.DefaultAddr)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err := command(ctx, *addr, flag.Args()[1:])
+	if err != nil && ctx.Err() != nil {
+		fmt.Fprintf(os.Stderr, "\n%s: interrupted; run it again to go on\n", flag.Arg(0))
+		os.Exit(130) // what shells report for a Ctrl-C
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "\n%s: %v\n", flag.Arg(0), err)
+		os.Exit(1)
+	}
+}
+
+func tools(ctx context.Context, _ string, _ []string) error {
+	t, err := toolchain.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("Fastly CLI  %s\nViceroy     %s\nPushpin     %s\n", t.Fastly, t.Viceroy, t.Pushpin)
+	return nil
+}
+
+func env(ctx context.Context, _ string, _ []string) error {
+	t, err := toolchain.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	dirs := []string{filepath.Dir(t.Fastly), filepath.Dir(t.Viceroy), filepath.Dir(t.Pushpin)}
+	fmt.Printf("export PATH=%q:\"$PATH\"\nexport FASTLY_VICEROY_USE_PATH=1\n", strings.Join(dirs, ":"))
+	return nil
+}
+
+func build(ctx context.Context, _ string, args []string) error {
+	t, err := toolchain.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	return become(t.Fastly, append([]string{"compute", "build", "--non-interactive"}, args...))
+}
+
+func serve(ctx context.Context, addr string, args []string) error {
+	t, err := toolchain.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	m, err := chain.ReadManifest(".")
+	if err != nil {
+		return err
+	}
+	if err := checkFree(ctx, append(m.Addresses(), addr)...); err != nil {
+		return err
+	}
+	if conn, err := net.DialTimeout("tcp", m.Origin, time.Second); err != nil {
+		fmt.Fprintf(os.Stderr, "serve: nothing answers at %s yet: start your origin there, or set another in fastly.toml\n", m.Origin)
+	} else {
+		conn.Close()
+	}
+	return become(t.Fastly, append(chain.Args(t, addr), args...))
+}
+
+// become replaces this process with the program, so that signals and the terminal are its own.
+func become(program string, args []string) error {
+	err := syscall.Exec(program, append([]string{program}, args...), os.Environ())
+	return fmt.Errorf("start %s: %w", program, err)
+}
+
+func checkFree(ctx context.Context, addrs ...string) error {
+	err := chain.CheckFree(ctx, addrs...)
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w\nstop what holds it, or choose others: the app's with ADDR=127.0.0.1:port, "+
+		"Pushpin's (proxy_port, publish_port) and the origin's (url) in fastly.toml, under [local_server]", err)
+}
+
+func demo(ctx context.Context, addr string, args []string) error {
+	t, err := toolchain.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	m, err := chain.ReadManifest(".")
+	if err != nil {
+		return err
+	}
+	if err := checkFree(ctx, append(m.Addresses(), addr, m.Origin)...); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	out := &untilStop{w: os.Stdout}
+	cmd := exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin)
+	cmd.Stdout, cmd.Stderr = out, out
+	origin, err := chain.Start(cmd)
+	if err != nil {
+		return err
+	}
+	defer origin.Stop()
+	app, err := chain.Serve(ctx, t, ".", addr, out, args...)
+	if err != nil {
+		return err
+	}
+	defer app.Stop()
+
+	printInvitation(addr, m)
+	select {
+	case <-ctx.Done():
+		out.stop.Store(true)
+		fmt.Println("\ndemo: stopping")
+		return nil
+	case <-origin.Done():
+		return errors.Join(errors.New("the demo origin ended; see its output above"), origin.Err())
+	case <-app.Done():
+		return errors.Join(errors.New("fastly compute serve ended; see its output above"), app.Err())
+	}
+}
+
+// untilStop passes on what programs print until it is stopped: how they complain of their own end
+// would look like a failure.
+type untilStop struct {
+	w    io.Writer
+	stop atomic.Bool
+}
+
+func (u *untilStop) Write(p []byte) (int, error) {
+	if u.stop.Load() {
+		return len(p), nil
+	}
+	return u.w.Write(p)
+}
+
+// printInvitation prints what to try, each one line to paste.
+func printInvitation(addr string, m chain.Manifest) {
+	_, port, _ := net.SplitHostPort(addr)
+	fmt.Printf(`
+The app is at http://localhost:%[1]s/ and its origin, the demo's, at http://%[2]s/
+Try these, each in a terminal of its own; Ctrl-C here ends it all.
+
+  An HTTP stream that stays open:
+    curl -N http://localhost:%[1]s/stream
+
+  A WebSocket, which echoes what you type:
+    websocat ws://localhost:%[1]s/socket
+
+  A message to both of them:
+    curl -d '{"items":[{"channel":"demo","formats":{"http-stream":{"content":"hello\n"},"ws-message":{"content":"hello"}}}]}' %[3]s
+
+`, port, m.Origin, m.PublishURL())
+}

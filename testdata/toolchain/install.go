@@ -1,0 +1,219 @@
+package toolchain
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+)
+
+const (
+	fastlyByHand  = "install the Fastly CLI by hand: https://www.fastly.com/documentation/reference/tools/cli/#installing"
+	viceroyByHand = "install Viceroy by hand, and put it on PATH: https://github.com/fastly/Viceroy#usage"
+	pushpinByHand = "install Pushpin by hand, and put it on PATH: https://pushpin.org/docs/install/"
+)
+
+func has(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
+}
+
+// fastly finds or installs the Fastly CLI. From npm comes the program itself: the script that npm
+// would put on PATH leaves the CLI's children behind when it is stopped.
+func (in installer) fastly() (string, error) {
+	if path, _, ok := in.onPath("fastly", "version", fastlyOldest); ok {
+		if program := behindNPM(path); program != "" {
+			return program, nil
+		}
+	}
+	if path, ok := in.cached("fastly", fastlyInstall); ok {
+		return path, nil
+	}
+	if runtime.GOOS == "darwin" && has("brew") {
+		in.say("installing the Fastly CLI with Homebrew: a minute")
+		if err := in.run("", nil, "brew", "install", "fastly/tap/fastly"); err != nil {
+			return "", fmt.Errorf("%w\n%s", err, fastlyByHand)
+		}
+		if path, _, ok := in.onPath("fastly", "version", fastlyOldest); ok {
+			return path, nil
+		}
+		return "", fmt.Errorf("the Fastly CLI that Homebrew installed is older than %s: run `brew upgrade fastly`", fastlyOldest)
+	}
+	if !has("npm") {
+		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it with: "+
+			"install Node.js (https://nodejs.org/), or %s", fastlyOldest, fastlyByHand)
+	}
+	in.say("installing the Fastly CLI %s with npm into %s: some seconds", fastlyInstall, in.dir)
+	tmp, err := os.MkdirTemp(in.dir, ".fastly-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	err = in.run(tmp, nil, "npm", "install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund",
+		"--no-package-lock", "@fastly/cli@"+fastlyInstall)
+	if err != nil {
+		return "", fmt.Errorf("%w\ncheck the network and try again, or %s", err, fastlyByHand)
+	}
+	found, _ := filepath.Glob(filepath.Join(tmp, "node_modules", "@fastly", "cli-*", "fastly"))
+	if len(found) != 1 {
+		return "", fmt.Errorf("npm has no Fastly CLI %s for %s/%s: %s", fastlyInstall, runtime.GOOS, runtime.GOARCH, fastlyByHand)
+	}
+	return in.keep("fastly", fastlyInstall, found[0])
+}
+
+// behindNPM returns the program that npm's script for it starts, or "" where it cannot be found. A
+// path that is not such a script it returns as it is.
+func behindNPM(path string) string {
+	script, err := filepath.EvalSymlinks(path)
+	if err != nil || filepath.Base(script) != "fastly.js" {
+		return path
+	}
+	for _, modules := range []string{"..", "node_modules/@fastly"} {
+		found, _ := filepath.Glob(filepath.Join(filepath.Dir(script), modules, "cli-*", "fastly"))
+		if len(found) == 1 {
+			return found[0]
+		}
+	}
+	return ""
+}
+
+// viceroy finds or installs Viceroy. The CLI can download it; where it cannot, cargo builds it.
+func (in installer) viceroy(fastly string) (string, error) {
+	if path, _, ok := in.onPath("viceroy", "--version", viceroyOldest); ok {
+		return path, nil
+	}
+	if path, ok := in.cached("viceroy", viceroyInstall); ok {
+		return path, nil
+	}
+	path, err := in.downloadViceroy(fastly)
+	if err == nil {
+		return path, nil
+	}
+	in.say("that did not work: %v", err)
+
+	if !has("cargo") {
+		return "", fmt.Errorf("no Viceroy could be downloaded (see above), and there is no cargo to build it with: "+
+			"check the network, or install Rust (https://rustup.rs/), or %s", viceroyByHand)
+	}
+	in.say("building Viceroy %s with cargo instead, into %s: this once, 10 to 20 minutes on two cores", viceroyInstall, in.dir)
+	in.say("it may be interrupted: the next run goes on from there")
+	build := filepath.Join(in.dir, ".viceroy-"+viceroyInstall)
+	root := filepath.Join(build, "root")
+	err = in.run("", []string{"CARGO_TARGET_DIR=" + filepath.Join(build, "target")},
+		"cargo", "install", "--locked", "--force", "--root", root, "--version", viceroyInstall, "viceroy")
+	if err != nil {
+		return "", fmt.Errorf("%w\nmend what cargo complains of and run this again, or %s", err, viceroyByHand)
+	}
+	path, err = in.keep("viceroy", viceroyInstall, filepath.Join(root, "bin", "viceroy"))
+	if err != nil {
+		return "", err
+	}
+	return path, os.RemoveAll(build) // more than a gigabyte
+}
+
+var installedViceroy = regexp.MustCompile(`(?s)Installed Viceroy to:\s+(\S.*?)\s*$`)
+
+// downloadViceroy has the CLI download Viceroy, to the place where `fastly compute serve` looks for
+// it too, and keeps a copy that a later download does not change.
+func (in installer) downloadViceroy(fastly string) (string, error) {
+	in.say("having the Fastly CLI download Viceroy: some seconds")
+	var told bytes.Buffer
+	to := in
+	to.out = io.MultiWriter(in.out, &told)
+	if err := to.run(in.dir, nil, fastly, "compute", "install-tools", "--non-interactive"); err != nil {
+		return "", err
+	}
+	match := installedViceroy.FindSubmatch(told.Bytes())
+	if match == nil {
+		return "", errors.New("`fastly compute install-tools` did not say where it put Viceroy")
+	}
+	path := string(match[1])
+	version := in.version(path, "--version")
+	if version == "" || older(version, viceroyOldest) {
+		return "", fmt.Errorf("%s is version %s; this needs %s or newer", path, version, viceroyOldest)
+	}
+	return in.keep("viceroy", version, path)
+}
+
+//go:embed pushpin-wrapper.sh
+var pushpinWrapper []byte
+
+// pushpin finds Pushpin, or has the system's package manager install it. One that is too old for the
+// CLI's configuration is given the wrapper.
+func (in installer) pushpin() (string, error) {
+	path, version, ok := in.onPath("pushpin", "--version", pushpinOldest)
+	if !ok {
+		if err := in.installPushpin(); err != nil {
+			return "", err
+		}
+		if path, version, ok = in.onPath("pushpin", "--version", pushpinOldest); !ok {
+			return "", fmt.Errorf("no Pushpin %s or newer is on PATH, though it was installed: %s", pushpinOldest, pushpinByHand)
+		}
+	}
+	if !older(version, pushpinRenamed) {
+		return path, nil
+	}
+	script := bytes.ReplaceAll(pushpinWrapper, []byte("@PUSHPIN@"), []byte(path))
+	wrapper := in.place("pushpin", version)
+	if have, err := os.ReadFile(wrapper); err == nil && bytes.Equal(have, script) {
+		return wrapper, nil
+	}
+	tmp := filepath.Join(in.dir, ".pushpin-wrapper")
+	if err := os.WriteFile(tmp, script, 0o755); err != nil {
+		return "", err
+	}
+	defer os.Remove(tmp)
+	return in.keep("pushpin", version, tmp)
+}
+
+func (in installer) installPushpin() error {
+	switch {
+	case has("brew"):
+		in.say("installing Pushpin with Homebrew: a minute or two")
+		if err := in.run("", nil, "brew", "install", "pushpin"); err != nil {
+			return fmt.Errorf("%w\n%s", err, pushpinByHand)
+		}
+		return nil
+	case has("apt-get"):
+		return in.aptInstallPushpin()
+	}
+	return fmt.Errorf("there is no Pushpin on PATH, and neither Homebrew nor apt-get to install it with: %s", pushpinByHand)
+}
+
+// aptInstallPushpin installs Debian's package. That package starts a Pushpin of its own at once, and
+// at each start of the machine, on ports that the app's needs; as nobody asked for that one, it is
+// stopped and disabled.
+func (in installer) aptInstallPushpin() error {
+	var sudo []string
+	if os.Geteuid() != 0 {
+		if !has("sudo") {
+			return errors.New("no Pushpin is on PATH, and installing it takes root: run `apt-get install pushpin` as root")
+		}
+		sudo = []string{"sudo"}
+	}
+	as := func(args ...string) error {
+		args = append(sudo[:len(sudo):len(sudo)], args...)
+		return in.run("", []string{"DEBIAN_FRONTEND=noninteractive"}, args[0], args[1:]...)
+	}
+	in.say("installing Pushpin with apt-get: a minute; sudo may ask for your password")
+	err := as("apt-get", "update", "-q")
+	if err != nil {
+		in.say("%v: going on with the package lists that are here", err)
+	}
+	if err := as("apt-get", "install", "-q", "-y", "--no-install-recommends", "pushpin"); err != nil {
+		return fmt.Errorf("%w\n%s", err, pushpinByHand)
+	}
+	in.say("stopping the service that Debian's package starts, as it takes the app's ports")
+	for _, args := range [][]string{{"service", "pushpin", "stop"}, {"update-rc.d", "pushpin", "disable"}} {
+		if err := as(args...); err != nil {
+			in.say("%v: if port 5561 is taken later, stop that service by hand", err)
+		}
+	}
+	return nil
+}

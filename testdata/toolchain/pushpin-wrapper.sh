@@ -1,0 +1,19 @@
+#!/bin/sh
+# Runs a Pushpin older than 1.40 for `fastly compute serve`, whose configuration is for 1.40 and
+# newer: there, connmgr took the places of condure and zurl, and two services lost their prefix.
+# The exec matters: the CLI stops Pushpin by the process that it started.
+set -eu
+for arg in "$@"; do
+	case $arg in
+	--config=*) conf=${arg#--config=} ;;
+	esac
+done
+if [ -n "${conf:-}" ]; then
+	sed -e 's/^services=connmgr,proxy,handler$/services=condure,zurl,pushpin-proxy,pushpin-handler/' \
+		-e '/^\[proxy\]$/a\
+zurl_out_specs=ipc://{rundir}/{ipc_prefix}zurl-in\
+zurl_out_stream_specs=ipc://{rundir}/{ipc_prefix}zurl-in-stream\
+zurl_in_specs=ipc://{rundir}/{ipc_prefix}zurl-out' "$conf" >"$conf.new"
+	mv "$conf.new" "$conf"
+fi
+exec @PUSHPIN@ "$@"
