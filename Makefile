@@ -6,7 +6,7 @@ KIT  := testdata/bin/kit -addr $(ADDR)
 WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
 
-.PHONY: help tools env build serve demo test lint unit e2e clean kit
+.PHONY: help tools env build serve demo test lint unit e2e clean kit go
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,15 +30,17 @@ tools: kit ## Have the Fastly CLI, Viceroy and Pushpin ready: installs what is m
 env: kit ## Print what puts these tools on PATH, for eval "$(make -s env)"
 	@exec $(KIT) env
 
-lint: ## Check the format, vet, and run staticcheck
+lint: go ## Check the format, vet, and run staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
+	go mod tidy -diff
+	go -C testdata mod tidy -diff
 	go vet ./...
 	$(WASM) vet $(TAGS) ./...
 	go -C testdata vet ./...
 	@staticcheck=$$(go -C testdata tool -n staticcheck) && set -x && $$staticcheck ./... && \
 		GOOS=wasip1 GOARCH=wasm $$staticcheck $(TAGS) ./... && cd testdata && $$staticcheck ./...
 
-unit: ## Run the app's unit tests, which need none of the tools
+unit: go ## Run the app's unit tests, which need none of the tools
 	go test ./...
 
 e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin
@@ -47,6 +49,8 @@ e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin
 clean: ## Remove what was built here (the tools' cache stays)
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin
 
-kit:
-	@command -v go >/dev/null || { echo "Go is missing: install 1.26 or newer from https://go.dev/dl/" >&2; exit 1; }
+kit: go
 	@go -C testdata build -o bin/ ./kit ./origin
+
+go:
+	@command -v go >/dev/null || { echo "Go is missing: install 1.26 or newer from https://go.dev/dl/" >&2; exit 1; }

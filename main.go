@@ -28,7 +28,7 @@ func main() {
 	// of them. While it waits for the next one it costs no CPU, but memory and wall-clock time,
 	// so the wait is short. What you add must keep nothing of a request in a package variable:
 	// the next request, somebody else's, would find it. To have a sandbox for each request,
-	// put fsthttp.ServeFunc(handle) here instead.
+	// put fsthttp.ServeFunc(handle) here instead, and drop the import of time.
 	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
 		MaxRequests: 1000,
 		MaxLifetime: time.Minute,
@@ -67,6 +67,12 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 	resp, err := r.Send(ctx, backend)
 	if err != nil {
 		log.Printf("send to backend %q: %v", backend, err)
+		fail(w, fsthttp.StatusBadGateway)
+		return
+	}
+	if resp.StatusCode < 200 {
+		// A 101, to an Upgrade that is not a WebSocket: there is no connection here to switch over.
+		log.Printf("backend %q answered with status %d", backend, resp.StatusCode)
 		fail(w, fsthttp.StatusBadGateway)
 		return
 	}

@@ -17,7 +17,8 @@ func init() { fsthttp.SetParseRequestURI(parseRequestURI) }
 
 // parseRequestURI parses the absolute URI of a request as url.ParseRequestURI does. Where that
 // fails, or would not give the same bytes again, the URL keeps the target as it came in Opaque,
-// which String prefers to Path. It returns no error.
+// which String prefers to Path: if you set Path on the way to the backend, clear Opaque. It returns no
+// error.
 func parseRequestURI(uri string) (*url.URL, error) {
 	u, err := url.ParseRequestURI(uri)
 	if err == nil && u.String() == uri {

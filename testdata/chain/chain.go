@@ -9,8 +9,11 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
+
+	"github.com/shirou/gopsutil/v4/process"
 
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
@@ -34,7 +37,7 @@ type Process struct {
 }
 
 // Start starts cmd in a process group of its own: a Ctrl-C in the terminal does not reach it, so
-// that it is Stop that ends it, together with what it started.
+// that it is Stop that ends it, with what it started.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // a grandchild may hold the output open
@@ -59,15 +62,16 @@ func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.
 	if err != nil {
 		return nil, err
 	}
-	if err := p.waitForListener(ctx, addr); err != nil {
+	if err := p.WaitForListener(ctx, addr); err != nil {
 		p.Stop()
 		return nil, fmt.Errorf("fastly compute serve in %s: %w", dir, err)
 	}
 	return p, nil
 }
 
-// waitForListener waits until something takes connections at addr, or p has ended.
-func (p *Process) waitForListener(ctx context.Context, addr string) error {
+// WaitForListener waits until something takes connections at addr, a host:port. It returns an error
+// if the program ends before that, or takes three minutes.
+func (p *Process) WaitForListener(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute) // a first build of the app takes most of it
 	defer cancel()
 	for {
@@ -100,14 +104,48 @@ func (p *Process) Err() error {
 }
 
 // Stop ends the program and all that it started, and returns once they are gone: by a SIGTERM, on
-// which the CLI cleans up, and after ten seconds by a SIGKILL.
+// which the CLI cleans up, and whatever is left after ten seconds by a SIGKILL.
 func (p *Process) Stop() {
+	started := descendants(int32(p.Pid())) // a group is not enough: Pushpin's services have their own
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
+		p.cmd.Process.Kill()
+		<-p.done
 	}
-	// The group may outlive its leader.
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	<-p.done
+	for deadline := time.Now().Add(5 * time.Second); slices.ContainsFunc(started, Alive) && time.Now().Before(deadline); {
+		for _, left := range started {
+			if Alive(left) && time.Until(deadline) < 4*time.Second {
+				left.Kill()
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// Descendants returns the processes that the program has started, and those that they have.
+func (p *Process) Descendants() []*process.Process { return descendants(int32(p.Pid())) }
+
+func descendants(pid int32) []*process.Process {
+	parent, err := process.NewProcess(pid)
+	if err != nil {
+		return nil // it has ended
+	}
+	children, _ := parent.Children()
+	all := slices.Clone(children)
+	for _, child := range children {
+		all = append(all, descendants(child.Pid)...)
+	}
+	return all
+}
+
+// Alive reports whether the process still runs, and is not just unburied by its parent.
+func Alive(p *process.Process) bool {
+	running, err := p.IsRunning() // compares the start time too: its pid may be another's by now
+	if err != nil || !running {
+		return false
+	}
+	status, err := p.Status()
+	return err == nil && !slices.Contains(status, process.Zombie)
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 
 	psnet "github.com/shirou/gopsutil/v4/net"
 	"github.com/shirou/gopsutil/v4/process"
@@ -24,6 +25,9 @@ func CheckFree(ctx context.Context, addrs ...string) error {
 		// Pushpin listens on all addresses; one of them taken is enough to stop it.
 		for _, host := range []string{"127.0.0.1", ""} {
 			l, err := net.Listen("tcp4", net.JoinHostPort(host, port))
+			if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+				return fmt.Errorf("port %s cannot be used: %w", port, err)
+			}
 			if err != nil {
 				taken = append(taken, fmt.Errorf("port %s is taken by %s", port, holder(ctx, port)))
 				break
@@ -47,6 +51,9 @@ func holder(ctx context.Context, port string) string {
 		}
 		name, _ := p.NameWithContext(ctx)
 		command, _ := p.CmdlineSliceWithContext(ctx)
+		if strings.HasPrefix(name, "pushpin") || name == "condure" || name == "zurl" {
+			name += ", maybe of the service that `sudo service pushpin stop` stops"
+		}
 		return fmt.Sprintf("process %d, %s (%s)", c.Pid, name, strings.Join(command, " "))
 	}
 	return fmt.Sprintf("a process that only its owner may see (sudo lsof -nP -iTCP:%s -sTCP:LISTEN tells)", port)

@@ -41,7 +41,7 @@ func startDemo(t *testing.T, p *project) *chain.Process {
 		t.Fatal(err)
 	}
 	t.Cleanup(demo.Stop)
-	for deadline := time.Now().Add(4 * patience); !strings.Contains(p.log.String(), "Ctrl-C here ends it all"); {
+	for deadline := time.Now().Add(8 * patience); !strings.Contains(p.log.String(), "Ctrl-C here ends it all"); {
 		select {
 		case <-demo.Done():
 			t.Fatalf("make demo ended: %v", demo.Err())
@@ -143,8 +143,10 @@ func testEcho(t *testing.T, p *project) {
 
 // While the demo runs, another one, and `make serve`, name each port and who holds it.
 func testPortsTaken(t *testing.T, p *project) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	for _, target := range []string{"demo", "serve"} {
-		cmd := exec.Command("make", target, "ADDR="+p.addr)
+		cmd := exec.CommandContext(ctx, "make", target, "ADDR="+p.addr)
 		cmd.Dir = p.dir
 		out, err := cmd.CombinedOutput()
 		if err == nil {
@@ -181,7 +183,7 @@ func TestBadAddress(t *testing.T) {
 
 // Ctrl-C ends the demo with nothing left of it: no process, no port.
 func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
-	started := descendants(t, int32(demo.Pid()))
+	started := demo.Descendants()
 	for _, name := range []string{"kit", "origin", "fastly", "viceroy", "pushpin"} {
 		if !slices.ContainsFunc(started, func(p *process.Process) bool { n, _ := p.Name(); return n == name }) {
 			t.Errorf("%s does not run", name)
@@ -196,7 +198,7 @@ func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
 		t.Fatal("make demo goes on")
 	}
 	for _, proc := range started {
-		if alive(proc) {
+		if chain.Alive(proc) {
 			command, _ := proc.Cmdline()
 			t.Errorf("process %d is left: %s", proc.Pid, command)
 		}
@@ -204,32 +206,4 @@ func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
 	if err := chain.CheckFree(t.Context(), append(p.Addresses(), p.addr, p.Origin)...); err != nil {
 		t.Errorf("after the end: %v", err)
 	}
-}
-
-// descendants returns the processes below the one with the pid.
-func descendants(t *testing.T, pid int32) []*process.Process {
-	t.Helper()
-	parent, err := process.NewProcess(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	children, err := parent.Children()
-	if err != nil && err != process.ErrorNoChildren {
-		t.Fatal(err)
-	}
-	all := children
-	for _, child := range children {
-		all = append(all, descendants(t, child.Pid)...)
-	}
-	return all
-}
-
-// alive reports whether the process is still there, and not just unburied by its parent.
-func alive(p *process.Process) bool {
-	running, err := p.IsRunning() // compares the start time too: its pid may be another's by now
-	if err != nil || !running {
-		return false
-	}
-	status, err := p.Status()
-	return err == nil && !slices.Contains(status, process.Zombie)
 }

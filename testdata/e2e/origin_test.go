@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httputil"
 	"net/textproto"
 	"strconv"
@@ -20,9 +21,11 @@ import (
 // net/http's server would not (it refuses /%zz, for one), and answers with just the bytes that the
 // test wants, malformed ones too.
 type rawOrigin struct {
-	l  net.Listener
-	mu sync.Mutex
-	by map[string]exchange // by the header X-Test
+	l net.Listener
+	// began gets the X-Test of each request with a chunked body when the first of it has arrived.
+	began chan string
+	mu    sync.Mutex
+	by    map[string]exchange // by the header X-Test
 }
 
 // exchange is what a test expects of the origin: one request, and what to answer.
@@ -37,9 +40,18 @@ type rawRequest struct {
 	body           string
 }
 
+// localGrip has the key that the CLI has Pushpin sign with.
+var localGrip = func() *grip.Config {
+	c, err := grip.ParseURL("http://localhost/?verify-iss=viceroy", "viceroy_dev_signing_key_dont_use_in_production")
+	if err != nil {
+		panic(err)
+	}
+	return c
+}()
+
 // viaFanout reports whether the request has Pushpin's signature, which the CLI has it make.
 func (r rawRequest) viaFanout() bool {
-	return grip.VerifySig(r.header.Get(grip.HeaderSig), "viceroy", []byte("viceroy_dev_signing_key_dont_use_in_production")) == nil
+	return localGrip.Verify(&http.Request{Header: http.Header(r.header)}) == nil
 }
 
 func startRawOrigin(t *testing.T, addr string) *rawOrigin {
@@ -48,17 +60,21 @@ func startRawOrigin(t *testing.T, addr string) *rawOrigin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &rawOrigin{l: l, by: map[string]exchange{}}
-	t.Cleanup(func() { l.Close() })
-	go func() {
+	o := &rawOrigin{l: l, began: make(chan string, 100), by: map[string]exchange{}}
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go o.serve(t, conn)
+			serving.Go(func() { o.serve(t, conn) })
 		}
-	}()
+	})
 	return o
 }
 
@@ -80,7 +96,7 @@ func (o *rawOrigin) expectFunc(id string, answer func(net.Conn)) <-chan rawReque
 func (o *rawOrigin) serve(t *testing.T, conn net.Conn) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
-	req, err := readRequest(bufio.NewReader(conn))
+	req, err := readRequest(bufio.NewReader(conn), o.began)
 	if err != nil {
 		return // Viceroy's look at whether the backend is up, or a client that left
 	}
@@ -100,7 +116,7 @@ func (o *rawOrigin) serve(t *testing.T, conn net.Conn) {
 	e.answer(conn)
 }
 
-func readRequest(r *bufio.Reader) (rawRequest, error) {
+func readRequest(r *bufio.Reader, began chan<- string) (rawRequest, error) {
 	text := textproto.NewReader(r)
 	line, err := text.ReadLine()
 	if err != nil {
@@ -117,7 +133,11 @@ func readRequest(r *bufio.Reader) (rawRequest, error) {
 	}
 	var body io.Reader = strings.NewReader("")
 	if header.Get("Transfer-Encoding") != "" {
-		body = httputil.NewChunkedReader(r)
+		chunks := bufio.NewReader(httputil.NewChunkedReader(r))
+		if _, err := chunks.Peek(1); err == nil {
+			began <- header.Get("X-Test")
+		}
+		body = chunks
 	} else if n, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64); err == nil {
 		body = io.LimitReader(r, n)
 	}

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,15 +79,18 @@ func newProject(t *testing.T) *project {
 func copyKit(t *testing.T, to string) {
 	t.Helper()
 	root := os.DirFS("../..")
-	leave := []string{".git", "bin", "pkg", "pushpin-logs", "guest-profiles"}
+	leave := []string{".git", "bin", "pkg", "pushpin-logs", "guest-profiles", ".env", "go.work", "go.work.sum"}
 	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == "." {
 			return err
 		}
-		if d.IsDir() {
-			if slices.Contains(leave, d.Name()) {
+		if slices.Contains(leave, d.Name()) {
+			if d.IsDir() {
 				return fs.SkipDir
 			}
+			return nil
+		}
+		if d.IsDir() {
 			return os.Mkdir(filepath.Join(to, path), 0o755)
 		}
 		info, err := d.Info()
@@ -156,6 +160,16 @@ func (p *project) publish(t *testing.T, formats string) {
 	}
 }
 
+// waitForLog waits until one of the project's processes has logged the text.
+func (p *project) waitForLog(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(p.log.String(), text); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody logged %q", text)
+		}
+	}
+}
+
 func (p *project) pushpinLogs() string {
 	var all strings.Builder
 	files, _ := filepath.Glob(filepath.Join(p.dir, "pushpin-logs", "*"))
@@ -166,11 +180,17 @@ func (p *project) pushpinLogs() string {
 	return all.String()
 }
 
+// nextPort is the first of the ports that this run has not yet given to a test. They are below those
+// that systems give to clients.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(20000 + rand.Int32N(10000)) }
+
 // freePorts returns the first of n ports in a row that nothing listens on.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 100 {
-		first := 20000 + rand.IntN(10000) // below those that systems give to clients
+		first := int(nextPort.Add(int32(n))) - n
 		addrs := make([]string, n)
 		for i := range addrs {
 			addrs[i] = local(first + i)

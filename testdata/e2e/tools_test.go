@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ func TestTools(t *testing.T) {
 	tests := []struct {
 		name    string
 		onPath  []string // the only programs on PATH, looked up on the real one
+		old     string   // and a program that says it is version 1.2.3
 		cached  []string // the tools that are in the cache
 		env     []string
 		viceroy bool // whether the CLI has downloaded a Viceroy before
@@ -35,6 +37,10 @@ func TestTools(t *testing.T) {
 		{
 			name: "no npm", fails: true,
 			says: []string{"no Fastly CLI 15.4.0 or newer on PATH, and no npm", "https://nodejs.org/", "https://www.fastly.com/documentation/reference/tools/cli/"},
+		},
+		{
+			name: "too old on PATH", fails: true, old: "fastly",
+			says: []string{"/fastly, version 1.2.3: this needs 15.4.0 or newer", "no npm"},
 		},
 		{
 			name: "no network for npm", fails: true,
@@ -77,6 +83,11 @@ func TestTools(t *testing.T) {
 					link(t, path, filepath.Join(bin, program))
 				}
 			}
+			if tt.old != "" {
+				if err := os.WriteFile(filepath.Join(bin, tt.old), []byte("#!/bin/sh\necho version v1.2.3\n"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for _, tool := range tt.cached {
 				path := map[string]string{"fastly": tools.Fastly, "viceroy": tools.Viceroy}[tool]
 				link(t, path, filepath.Join(cache, tool+"-99.0.0", tool))
@@ -111,16 +122,18 @@ func TestTools(t *testing.T) {
 func TestEnv(t *testing.T) {
 	t.Parallel()
 	script := `eval "$(go run ../kit env)" && go run ../kit tools && command -v fastly && command -v viceroy && command -v pushpin && echo "$FASTLY_VICEROY_USE_PATH" && pushpin --version`
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	out, err := cmd.CombinedOutput()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	want := "Fastly CLI  " + tools.Fastly + "\nViceroy     " + tools.Viceroy + "\nPushpin     " + tools.Pushpin + "\n" +
 		tools.Fastly + "\n" + tools.Viceroy + "\n" + tools.Pushpin + "\n1\npushpin "
 	if err != nil || !strings.HasPrefix(string(out), want) {
-		t.Errorf("got %v and\n%swant\n%s", err, out, want)
+		t.Errorf("got %v and\n%swant\n%s\n%s", err, out, want, &stderr)
 	}
 }
 

@@ -1,12 +1,11 @@
 package grip
 
 import (
+	"net/http"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 func TestDecodeEvents(t *testing.T) {
@@ -77,6 +76,7 @@ func TestMessages(t *testing.T) {
 		{Message(Text, []byte("c:{}")), "TEXT 6\r\nm:c:{}\r\n"},
 		{Message(Binary, []byte{0, 255}), "BINARY 4\r\nm:\x00\xff\r\n"},
 		{Message(Text, nil), "TEXT 2\r\nm:\r\n"},
+		{CloseEvent(4001, "bye"), "CLOSE 5\r\n\x0f\xa1bye\r\n"},
 	}
 	for _, tt := range tests {
 		if got := string(EncodeEvents(tt.event)); got != tt.want {
@@ -85,32 +85,63 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-func TestVerifySig(t *testing.T) {
-	key := []byte("a key")
-	sign := func(method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
-		sig, err := jwt.NewWithClaims(method, claims).SignedString(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return sig
-	}
-	soon, past := time.Now().Add(time.Minute).Unix(), time.Now().Add(-time.Minute).Unix()
+func TestHold(t *testing.T) {
 	tests := []struct {
-		name, sig string
-		ok        bool
+		name string
+		hold Hold
+		want http.Header
+		err  string
 	}{
-		{"valid", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "me", "exp": soon}), true},
-		{"expired", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "me", "exp": past}), false},
-		{"never expires", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "me"}), false},
-		{"another issuer", sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"iss": "you", "exp": soon}), false},
-		{"another key", sign(jwt.SigningMethodHS256, []byte("b"), jwt.MapClaims{"iss": "me", "exp": soon}), false},
-		{"unsigned", sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"iss": "me", "exp": soon}), false},
-		{"none", "", false},
-		{"not a JWT", "x.y.z", false},
+		{
+			name: "response", hold: Hold{Mode: Response, Channels: []Channel{{"a", ""}, {"b:c", "x-1"}}, Timeout: 25 * time.Second},
+			want: http.Header{"Grip-Hold": {"response"}, "Grip-Channel": {"a", "b:c; prev-id=x-1"}, "Grip-Timeout": {"25"}},
+		},
+		{
+			name: "stream", hold: Hold{Mode: Stream, Channels: []Channel{{"a", "1"}}, KeepAlive: ": \"x\"\\\n\n", KeepAliveAfter: 20 * time.Second, Next: "/next?a=b", NextAfter: 30 * time.Second},
+			want: http.Header{
+				"Grip-Hold": {"stream"}, "Grip-Channel": {"a; prev-id=1"},
+				"Grip-Keep-Alive": {`: \"x\"\\\n\n; format=cstring; timeout=20`},
+				"Grip-Link":       {"</next?a=b>; rel=next; timeout=30"},
+			},
+		},
+		{name: "channel with a comma", hold: Hold{Mode: Stream, Channels: []Channel{{"a, b", ""}}}, err: `"a, b"`},
+		{name: "channel with a line end", hold: Hold{Mode: Stream, Channels: []Channel{{"a\r\nGrip-Hold: x", ""}}}, err: "Grip-Channel"},
+		{name: "no channel name", hold: Hold{Mode: Stream, Channels: []Channel{{"", ""}}}, err: "Grip-Channel"},
+		{name: "id with a semicolon", hold: Hold{Mode: Stream, Channels: []Channel{{"a", "1;2"}}}, err: "prev-id=1;2"},
 	}
 	for _, tt := range tests {
-		if err := VerifySig(tt.sig, "me", key); (err == nil) != tt.ok {
-			t.Errorf("%s: got %v", tt.name, err)
+		t.Run(tt.name, func(t *testing.T) {
+			got := http.Header{}
+			err := tt.hold.Set(got)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) || len(got) > 0 {
+					t.Fatalf("error %v and headers %q, want an error with %q", err, got, tt.err)
+				}
+				return
+			}
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
+				t.Fatalf("got %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestLast(t *testing.T) {
+	tests := []struct {
+		lines []string
+		want  string
+	}{
+		{nil, ""},
+		{[]string{"a; last-id=1"}, "1"},
+		{[]string{"b; last-id=2, a; last-id=1"}, "1"},
+		{[]string{"b; last-id=2", " a ;x=y; last-id=1"}, "1"},
+		{[]string{"a"}, ""},
+		{[]string{"aa; last-id=1"}, ""},
+		{[]string{"a; prev-id=1"}, ""},
+	}
+	for _, tt := range tests {
+		if got := Last(http.Header{HeaderLast: tt.lines}, "a"); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.lines, got, tt.want)
 		}
 	}
 }

@@ -45,13 +45,14 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if a, err := net.ResolveTCPAddr("tcp", *addr); err != nil || a.IP == nil || a.Port == 0 {
+	a, err := net.ResolveTCPAddr("tcp4", *addr)
+	if err != nil || a.IP == nil || a.Port == 0 {
 		fmt.Fprintf(os.Stderr, "%s: the address %q is not host:port, such as %s\n", flag.Arg(0), *addr, chain.DefaultAddr)
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	err := command(ctx, *addr, flag.Args()[1:])
+	err = command(ctx, a.String(), flag.Args()[1:])
 	if err != nil && ctx.Err() != nil {
 		fmt.Fprintf(os.Stderr, "\n%s: interrupted; run it again to go on\n", flag.Arg(0))
 		os.Exit(130) // what shells report for a Ctrl-C
@@ -76,8 +77,16 @@ func env(ctx context.Context, _ string, _ []string) error {
 	if err != nil {
 		return err
 	}
-	dirs := []string{filepath.Dir(t.Fastly), filepath.Dir(t.Viceroy), filepath.Dir(t.Pushpin)}
-	fmt.Printf("export PATH=%q:\"$PATH\"\nexport FASTLY_VICEROY_USE_PATH=1\n", strings.Join(dirs, ":"))
+	var dirs []string
+	for _, path := range []string{t.Fastly, t.Viceroy, t.Pushpin} {
+		if found, err := exec.LookPath(filepath.Base(path)); err != nil || found != path {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+	}
+	if len(dirs) > 0 {
+		fmt.Printf("export PATH='%s':\"$PATH\"\n", strings.ReplaceAll(strings.Join(dirs, ":"), "'", `'\''`))
+	}
+	fmt.Println("export FASTLY_VICEROY_USE_PATH=1")
 	return nil
 }
 
@@ -133,6 +142,9 @@ func demo(ctx context.Context, addr string, args []string) error {
 	if err != nil {
 		return err
 	}
+	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
+		return fmt.Errorf("fastly.toml has the backend origin at %s, and the demo's own can only be on this machine: use make serve", m.Origin)
+	}
 	if err := checkFree(ctx, append(m.Addresses(), addr, m.Origin)...); err != nil {
 		return err
 	}
@@ -148,6 +160,9 @@ func demo(ctx context.Context, addr string, args []string) error {
 		return err
 	}
 	defer origin.Stop()
+	if err := origin.WaitForListener(ctx, m.Origin); err != nil {
+		return fmt.Errorf("the demo origin: %w", err)
+	}
 	app, err := chain.Serve(ctx, t, ".", addr, out, args...)
 	if err != nil {
 		return err
@@ -183,19 +198,22 @@ func (u *untilStop) Write(p []byte) (int, error) {
 
 // printInvitation prints what to try, each one line to paste.
 func printInvitation(addr string, m chain.Manifest) {
-	_, port, _ := net.SplitHostPort(addr)
+	host, port, _ := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
+		host = "localhost"
+	}
 	fmt.Printf(`
-The app is at http://localhost:%[1]s/ and its origin, the demo's, at http://%[2]s/
+The app is at http://%[1]s/ and its origin, the demo's, at http://%[2]s/
 Try these, each in a terminal of its own; Ctrl-C here ends it all.
 
   An HTTP stream that stays open:
-    curl -N http://localhost:%[1]s/stream
+    curl -N http://%[1]s/stream
 
   A WebSocket, which echoes what you type:
-    websocat ws://localhost:%[1]s/socket
+    websocat ws://%[1]s/socket
 
   A message to both of them:
     curl -d '{"items":[{"channel":"demo","formats":{"http-stream":{"content":"hello\n"},"ws-message":{"content":"hello"}}}]}' %[3]s
 
-`, port, m.Origin, m.PublishURL())
+`, net.JoinHostPort(host, port), m.Origin, m.PublishURL())
 }

@@ -1,104 +1,110 @@
-// Command origin is the demo origin: a small web server whose GET responses and WebSockets work
-// through a GRIP proxy, Fanout in production and Pushpin on a person's machine.
+// Command origin is the demo origin: a web server that works through a GRIP proxy, Fanout in
+// production and Pushpin on a person's machine. It is meant to be copied from.
+//
+// Every endpoint takes the name of a channel as ?channel=. Behind it are five channels of the proxy:
+// "name" itself, for whoever publishes past this origin; and "name:stream", "name:events",
+// "name:poll" and "name:socket", on which this origin publishes its messages in the form that each
+// endpoint's clients understand, with ids, so that none is lost.
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
+	"os"
+	"regexp"
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// What `fastly compute serve` has Pushpin sign the requests with that it passes on.
-const (
-	sigIssuer = "viceroy"
-	sigKey    = "viceroy_dev_signing_key_dont_use_in_production"
-)
-
-// channel is what every stream and every WebSocket is subscribed to.
-const channel = "demo"
-
-// maxBody bounds the bodies that are read, in bytes: a message of 64 KiB, the most that Fanout
-// takes, fits in with its event.
-const maxBody = 128 << 10
+// localGripURL is the proxy that `fastly compute serve` starts, with what it signs requests with.
+const localGripURL = "http://localhost:5561/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
 
 func main() {
 	addr := flag.String("addr", "localhost:3000", "where to listen, `host:port`")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("origin: ")
-	server := http.Server{Addr: *addr, Handler: handler(), ReadHeaderTimeout: 10 * time.Second}
-	log.Printf("listening on http://%s/", *addr)
+
+	// For Fanout in production set these two, with your service's id and an API token:
+	//	GRIP_URL='https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID'
+	//	GRIP_VERIFY_KEY='{"kty":"EC","crv":"P-256","x":"CKo5A1ebyFcnmVV8SE5On-8G81JyBjSvcrx4VLetWCg","y":"7gwJqaU6N8TP88--twjkwoB36f-pT3QsmI46nPhjO7M"}'
+	config, err := grip.ParseURL(cmp.Or(os.Getenv("GRIP_URL"), localGripURL), os.Getenv("GRIP_VERIFY_KEY"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if !config.Verifies() {
+		log.Print("WARNING: GRIP_URL has no verify-key: anybody who can reach this origin can pass for the proxy")
+	}
+	o := &origin{grip: config, history: newHistory(), presence: newPresence()}
+	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
+	log.Printf("listening on http://%s/, publishing to %s", *addr, config.ControlURI)
 	log.Fatal(server.ListenAndServe())
 }
 
-func handler() http.Handler {
+type origin struct {
+	grip     *grip.Config
+	history  *history
+	presence *presence
+}
+
+func (o *origin) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", index)
-	mux.HandleFunc("GET /stream", stream)
-	mux.HandleFunc("POST /socket", socket) // a WebSocket's events arrive in POST requests
-	mux.HandleFunc("/echo", echo)
+	for _, file := range []string{"/{$}", "/app.js", "/style.css"} {
+		mux.Handle("GET "+file, page())
+	}
+	mux.Handle("GET /stream", o.held(o.stream))
+	mux.Handle("GET /events", o.held(o.events))
+	mux.Handle("GET /poll", o.held(o.poll))
+	mux.Handle("POST /socket", o.held(o.socket)) // a WebSocket's events arrive in POST requests
+	mux.HandleFunc("GET /socket", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, "this is a WebSocket: connect with ws://", http.StatusUpgradeRequired)
+	})
+	mux.HandleFunc("POST /publish", o.publish)
+	mux.HandleFunc("GET /who", o.who)
+	mux.HandleFunc("/echo", o.echo)
 	return mux
 }
 
-func index(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprint(w, `This is the demo origin, seen through the app.
-
-GET /stream   an HTTP stream that stays open
-    /socket   a WebSocket that echoes
-    /echo     any method: what arrived here, as JSON
-
-The channel of the stream and of the WebSocket is "demo".
-`)
+// client is what a request to one of the endpoints says of itself.
+type client struct {
+	channel string
+	name    string // of the person; may be empty
 }
 
-// stream answers with a first line, and has the proxy hold the response open: what is published to
-// the channel in the format http-stream is appended to it.
-func stream(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain")
-	w.Header().Set(grip.HeaderHold, grip.HoldStream)
-	w.Header().Set(grip.HeaderChannel, channel)
-	fmt.Fprintln(w, "stream open")
+var validName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// parseClient reads ?channel= and ?name=, or answers the request with what is wrong with them.
+func parseClient(w http.ResponseWriter, r *http.Request) (client, bool) {
+	query := r.URL.Query()
+	c := client{channel: cmp.Or(query.Get("channel"), "demo"), name: query.Get("name")}
+	if !validName.MatchString(c.channel) || c.name != "" && !validName.MatchString(c.name) {
+		http.Error(w, "channel and name must be 1 to 64 letters, digits, '.', '_' or '-'", http.StatusBadRequest)
+		return client{}, false
+	}
+	return c, true
 }
 
-// socket answers the events of a WebSocket: it accepts it, subscribes it to the channel, and from
-// then on sends each message back.
-func socket(w http.ResponseWriter, r *http.Request) {
-	if t := r.Header.Get("Content-Type"); t != grip.EventsType {
-		http.Error(w, fmt.Sprintf("this is a WebSocket: Content-Type %q is not %s", t, grip.EventsType), http.StatusUnsupportedMediaType)
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	in, err := grip.DecodeEvents(body)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	var out []grip.Event
-	for _, e := range in {
-		switch e.Type {
-		case grip.Open:
-			w.Header().Set(grip.HeaderExtension, grip.Extension)
-			out = append(out, e, grip.Subscribe(channel))
-		case grip.Text, grip.Binary:
-			out = append(out, grip.Message(e.Type, e.Content))
-		case grip.Close: // answered with the same code
-			out = append(out, e)
-		case grip.Ping:
-			out = append(out, grip.Event{Type: grip.Pong, Content: e.Content})
+// held wraps an endpoint whose connections the proxy holds: it refuses requests that did not come
+// through the proxy, and those for a channel that cannot be.
+func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := o.grip.Verify(r); err != nil {
+			log.Printf("%s %s from %s: %v", r.Method, r.URL.Path, r.RemoteAddr, err)
+			http.Error(w, "this endpoint works through the GRIP proxy only: connect to the app, not to its origin", http.StatusForbidden)
+			return
 		}
-	}
-	w.Header().Set("Content-Type", grip.EventsType)
-	w.Write(grip.EncodeEvents(out...))
+		if c, ok := parseClient(w, r); ok {
+			w.Header().Set("Cache-Control", "no-store")
+			endpoint(w, r, c)
+		}
+	})
 }
 
 // arrived is what echo reports of a request.
@@ -113,20 +119,24 @@ type arrived struct {
 }
 
 // echo reports the request as it arrived here, and through which door.
-func echo(w http.ResponseWriter, r *http.Request) {
+func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("the body broke off after %d bytes", n), http.StatusBadRequest)
 		return
 	}
-	a := arrived{Method: r.Method, Target: r.RequestURI, Header: r.Header, Host: r.Host, BodyBytes: n, ViaFanout: true, GripSig: "valid"}
-	if err := grip.VerifySig(r.Header.Get(grip.HeaderSig), sigIssuer, []byte(sigKey)); err != nil {
+	a := arrived{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header, BodyBytes: n, ViaFanout: true, GripSig: "valid"}
+	if err := o.grip.Verify(r); err != nil {
 		a.ViaFanout, a.GripSig = false, err.Error()
 	}
+	writeJSON(w, a)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(a); err != nil {
-		log.Printf("echo: %v", err)
+	if err := enc.Encode(v); err != nil {
+		log.Printf("write a response: %v", err)
 	}
 }

@@ -5,11 +5,9 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 )
 
@@ -27,12 +25,12 @@ func has(program string) bool {
 // fastly finds or installs the Fastly CLI. From npm comes the program itself: the script that npm
 // would put on PATH leaves the CLI's children behind when it is stopped.
 func (in installer) fastly() (string, error) {
-	if path, _, ok := in.onPath("fastly", "version", fastlyOldest); ok {
+	if path, _, ok := in.onPath("fastly", fastlyOldest, "version", "--quiet"); ok {
 		if program := behindNPM(path); program != "" {
 			return program, nil
 		}
 	}
-	if path, ok := in.cached("fastly", fastlyInstall); ok {
+	if path, ok := in.cached("fastly", fastlyOldest); ok {
 		return path, nil
 	}
 	if runtime.GOOS == "darwin" && has("brew") {
@@ -40,10 +38,10 @@ func (in installer) fastly() (string, error) {
 		if err := in.run("", nil, "brew", "install", "fastly/tap/fastly"); err != nil {
 			return "", fmt.Errorf("%w\n%s", err, fastlyByHand)
 		}
-		if path, _, ok := in.onPath("fastly", "version", fastlyOldest); ok {
+		if path, _, ok := in.onPath("fastly", fastlyOldest, "version", "--quiet"); ok {
 			return path, nil
 		}
-		return "", fmt.Errorf("the Fastly CLI that Homebrew installed is older than %s: run `brew upgrade fastly`", fastlyOldest)
+		return "", fmt.Errorf("after brew install, still no Fastly CLI %s or newer is on PATH: run `brew upgrade fastly`, or %s", fastlyOldest, fastlyByHand)
 	}
 	if !has("npm") {
 		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it with: "+
@@ -85,10 +83,10 @@ func behindNPM(path string) string {
 
 // viceroy finds or installs Viceroy. The CLI can download it; where it cannot, cargo builds it.
 func (in installer) viceroy(fastly string) (string, error) {
-	if path, _, ok := in.onPath("viceroy", "--version", viceroyOldest); ok {
+	if path, _, ok := in.onPath("viceroy", viceroyOldest, "--version"); ok {
 		return path, nil
 	}
-	if path, ok := in.cached("viceroy", viceroyInstall); ok {
+	if path, ok := in.cached("viceroy", viceroyOldest); ok {
 		return path, nil
 	}
 	path, err := in.downloadViceroy(fastly)
@@ -114,28 +112,26 @@ func (in installer) viceroy(fastly string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return path, os.RemoveAll(build) // more than a gigabyte
+	if err := os.RemoveAll(build); err != nil { // more than a gigabyte
+		in.say("%v: remove %s by hand", err, build)
+	}
+	return path, nil
 }
 
-var installedViceroy = regexp.MustCompile(`(?s)Installed Viceroy to:\s+(\S.*?)\s*$`)
-
-// downloadViceroy has the CLI download Viceroy, to the place where `fastly compute serve` looks for
-// it too, and keeps a copy that a later download does not change.
+// downloadViceroy has the CLI download Viceroy, to where `fastly compute serve` looks for it too, and
+// keeps a copy, which a later download does not change.
 func (in installer) downloadViceroy(fastly string) (string, error) {
 	in.say("having the Fastly CLI download Viceroy: some seconds")
-	var told bytes.Buffer
-	to := in
-	to.out = io.MultiWriter(in.out, &told)
-	if err := to.run(in.dir, nil, fastly, "compute", "install-tools", "--non-interactive"); err != nil {
+	if err := in.run(in.dir, nil, fastly, "compute", "install-tools", "--non-interactive"); err != nil {
 		return "", err
 	}
-	match := installedViceroy.FindSubmatch(told.Bytes())
-	if match == nil {
-		return "", errors.New("`fastly compute install-tools` did not say where it put Viceroy")
+	config, err := os.UserConfigDir() // what the CLI goes by
+	if err != nil {
+		return "", err
 	}
-	path := string(match[1])
+	path := filepath.Join(config, "fastly", "viceroy")
 	version := in.version(path, "--version")
-	if version == "" || older(version, viceroyOldest) {
+	if older(version, viceroyOldest) {
 		return "", fmt.Errorf("%s is version %s; this needs %s or newer", path, version, viceroyOldest)
 	}
 	return in.keep("viceroy", version, path)
@@ -147,13 +143,13 @@ var pushpinWrapper []byte
 // pushpin finds Pushpin, or has the system's package manager install it. One that is too old for the
 // CLI's configuration is given the wrapper.
 func (in installer) pushpin() (string, error) {
-	path, version, ok := in.onPath("pushpin", "--version", pushpinOldest)
+	path, version, ok := in.onPath("pushpin", pushpinOldest, "--version")
 	if !ok {
 		if err := in.installPushpin(); err != nil {
 			return "", err
 		}
-		if path, version, ok = in.onPath("pushpin", "--version", pushpinOldest); !ok {
-			return "", fmt.Errorf("no Pushpin %s or newer is on PATH, though it was installed: %s", pushpinOldest, pushpinByHand)
+		if path, version, ok = in.onPath("pushpin", pushpinOldest, "--version"); !ok {
+			return "", fmt.Errorf("no Pushpin %s or newer is on PATH, even after installing it: %s", pushpinOldest, pushpinByHand)
 		}
 	}
 	if !older(version, pushpinRenamed) {
@@ -187,8 +183,8 @@ func (in installer) installPushpin() error {
 }
 
 // aptInstallPushpin installs Debian's package. That package starts a Pushpin of its own at once, and
-// at each start of the machine, on ports that the app's needs; as nobody asked for that one, it is
-// stopped and disabled.
+// at each start of the machine, on ports that the app's needs. Where the package is new here nobody
+// asked for that, so it is stopped and disabled.
 func (in installer) aptInstallPushpin() error {
 	var sudo []string
 	if os.Geteuid() != 0 {
@@ -199,15 +195,18 @@ func (in installer) aptInstallPushpin() error {
 	}
 	as := func(args ...string) error {
 		args = append(sudo[:len(sudo):len(sudo)], args...)
-		return in.run("", []string{"DEBIAN_FRONTEND=noninteractive"}, args[0], args[1:]...)
+		return in.run("", nil, args[0], args[1:]...)
 	}
+	isNew := exec.CommandContext(in.ctx, "dpkg", "-s", "pushpin").Run() != nil
 	in.say("installing Pushpin with apt-get: a minute; sudo may ask for your password")
-	err := as("apt-get", "update", "-q")
-	if err != nil {
+	if err := as("apt-get", "update", "-q"); err != nil {
 		in.say("%v: going on with the package lists that are here", err)
 	}
-	if err := as("apt-get", "install", "-q", "-y", "--no-install-recommends", "pushpin"); err != nil {
+	if err := as("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", "pushpin"); err != nil {
 		return fmt.Errorf("%w\n%s", err, pushpinByHand)
+	}
+	if !isNew {
+		return nil
 	}
 	in.say("stopping the service that Debian's package starts, as it takes the app's ports")
 	for _, args := range [][]string{{"service", "pushpin", "stop"}, {"update-rc.d", "pushpin", "disable"}} {

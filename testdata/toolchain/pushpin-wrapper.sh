@@ -16,4 +16,4 @@ zurl_out_stream_specs=ipc://{rundir}/{ipc_prefix}zurl-in-stream\
 zurl_in_specs=ipc://{rundir}/{ipc_prefix}zurl-out' "$conf" >"$conf.new"
 	mv "$conf.new" "$conf"
 fi
-exec @PUSHPIN@ "$@"
+exec '@PUSHPIN@' "$@"

@@ -5,7 +5,6 @@
 package toolchain
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,7 +84,7 @@ func cacheDir() (string, error) {
 		if !filepath.IsAbs(dir) {
 			return "", fmt.Errorf("%s is %q: it must be an absolute path", CacheVariable, dir)
 		}
-		return dir, nil
+		return filepath.Clean(dir), nil
 	}
 	base := os.Getenv("XDG_CACHE_HOME")
 	if !filepath.IsAbs(base) { // the specification: a relative one is to be ignored
@@ -103,7 +102,7 @@ func cacheDir() (string, error) {
 func lock(ctx context.Context, path string, out io.Writer) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock the tools' cache: %w", err)
+		return nil, fmt.Errorf("lock the tools' cache: %w; set %s to a directory that can be written", err, CacheVariable)
 	}
 	for told := false; ; told = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -151,40 +150,39 @@ func (in installer) run(dir string, env []string, name string, args ...string) e
 
 var versionPattern = regexp.MustCompile(`\bv?(\d+\.\d+\.\d+)\b`)
 
-// version returns what the program says of its version, or "" if it says nothing that looks like it.
-func (in installer) version(path string, flag string) string {
+// version returns what the program says of its version, or "unknown".
+func (in installer) version(path string, args ...string) string {
 	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, flag).CombinedOutput()
+	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if match := versionPattern.FindSubmatch(out); err == nil && match != nil {
 		return string(match[1])
 	}
-	return ""
+	return "unknown"
 }
 
+// older reports whether the one version is older than the other, as an unknown one is.
 func older(version, than string) bool { return semver.Compare("v"+version, "v"+than) < 0 }
 
-// onPath looks a program up on PATH, and says so where it is there but too old. It leaves out the
-// cache, which `make env` puts on PATH: the wrapper there would be taken for Pushpin, and wrapped.
-func (in installer) onPath(name, flag, oldest string) (path, version string, ok bool) {
+// onPath returns the first program of that name on PATH that is new enough, and says which it passes
+// over. It leaves out the cache, which `make env` puts on PATH: the wrapper there would be taken for
+// Pushpin, and wrapped.
+func (in installer) onPath(name, oldest string, versionArgs ...string) (path, version string, ok bool) {
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		if !filepath.IsAbs(dir) || strings.HasPrefix(dir, in.dir+string(filepath.Separator)) {
+		if !filepath.IsAbs(dir) || strings.HasPrefix(filepath.Clean(dir), in.dir+string(filepath.Separator)) {
 			continue
 		}
-		if found, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			path = found
-			break
+		path, err := exec.LookPath(filepath.Join(dir, name))
+		if err != nil {
+			continue
+		}
+		if version := in.version(path, versionArgs...); !older(version, oldest) {
+			return path, version, true
+		} else {
+			in.say("passing over %s, version %s: this needs %s or newer", path, version, oldest)
 		}
 	}
-	if path == "" {
-		return "", "", false
-	}
-	version = in.version(path, flag)
-	if version == "" || older(version, oldest) {
-		in.say("%s is version %s; this needs %s or newer", path, cmp.Or(version, "unknown"), oldest)
-		return "", "", false
-	}
-	return path, version, true
+	return "", "", false
 }
 
 // cached returns the newest version of a program in the cache, if that is not older than oldest.

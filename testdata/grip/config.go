@@ -1,0 +1,163 @@
+package grip
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Config says which GRIP proxy an origin works behind.
+type Config struct {
+	// ControlURI is where to publish, less the final "/publish/".
+	ControlURI string
+	// VerifyIssuer is the issuer that a request's signature must have. Empty: any.
+	VerifyIssuer string
+
+	authorize func() (string, error) // the header Authorization for publishing; nil: none
+	verifyKey any                    // nil: requests are not verified
+}
+
+// ParseURL parses a GRIP_URL: the control URI of a GRIP proxy, with these in its query:
+//
+//   - iss and key: publish with a JWT for this issuer, signed with this key (HS256)
+//   - key alone: publish with this token
+//   - verify-iss and verify-key: who must have signed requests, and with which key; without
+//     verify-key, a key that comes with an iss is used for both
+//
+// User and password of the URI are for publishing with basic authentication. A key that starts with
+// "base64:" is decoded first. A verify-key may be a public key in PEM, a JSON Web Key, or a secret.
+// If verifyKey is not empty it stands for verify-key, as GRIP_VERIFY_KEY does.
+// An error names the part that is wrong, and never a key.
+// Source: https://github.com/fanout/js-grip#the-grip_url
+func ParseURL(gripURL, verifyKey string) (*Config, error) {
+	u, err := url.Parse(gripURL)
+	if err != nil {
+		return nil, errors.New("GRIP_URL is not a URL") // err would show the keys
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, errors.New("GRIP_URL is not an absolute http or https URL, such as http://localhost:5561/")
+	}
+	query := u.Query()
+	take := func(name string) string {
+		defer query.Del(name)
+		return query.Get(name)
+	}
+	c := &Config{}
+	issuer, key := take("iss"), take("key")
+	c.VerifyIssuer = take("verify-iss")
+	if v := take("verify-key"); verifyKey == "" {
+		verifyKey = v
+	}
+	secret, err := decode64(key)
+	if err != nil {
+		return nil, fmt.Errorf("GRIP_URL: key: %w", err)
+	}
+	switch {
+	case issuer != "":
+		if len(secret) == 0 {
+			return nil, errors.New("GRIP_URL: iss needs a key to sign with")
+		}
+		c.authorize = authorizeJWT(issuer, secret)
+		if verifyKey == "" {
+			verifyKey = key
+		}
+	case key != "":
+		c.authorize = func() (string, error) { return "Bearer " + key, nil }
+	case u.User != nil:
+		password, _ := u.User.Password()
+		basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+		c.authorize = func() (string, error) { return "Basic " + basic, nil }
+	}
+	if verifyKey != "" {
+		if c.verifyKey, err = parseKey(verifyKey); err != nil {
+			return nil, fmt.Errorf("GRIP_URL: verify-key: %w", err)
+		}
+	}
+	u.User, u.RawQuery = nil, query.Encode()
+	u.Path = strings.TrimSuffix(u.Path, "/")
+	c.ControlURI = u.String()
+	return c, nil
+}
+
+func decode64(key string) ([]byte, error) {
+	encoded, ok := strings.CutPrefix(key, "base64:")
+	if !ok {
+		return []byte(key), nil
+	}
+	// In a query a plus sign that was not escaped has become a space.
+	decoded, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(encoded, " ", "+"))
+	if err != nil {
+		return nil, errors.New("what follows base64: is not base64")
+	}
+	return decoded, nil
+}
+
+// parseKey parses a key to verify with.
+func parseKey(key string) (any, error) {
+	raw, err := decode64(key)
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(raw); block != nil {
+		public, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("PEM: %w", err)
+		}
+		return public, nil
+	}
+	if json.Valid(raw) && raw[0] == '{' {
+		jwk, err := jwkset.NewJWKFromRawJSON(raw, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("JSON Web Key: %w", err)
+		}
+		return jwk.Key(), nil
+	}
+	return raw, nil
+}
+
+func authorizeJWT(issuer string, key []byte) func() (string, error) {
+	return func() (string, error) {
+		claims := jwt.RegisteredClaims{Issuer: issuer, ExpiresAt: jwt.NewNumericDate(time.Now().Add(10 * time.Minute))}
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(key)
+		return "Bearer " + token, err
+	}
+}
+
+// Verifies reports whether Verify checks signatures, for which GRIP_URL needs a verify-key.
+func (c *Config) Verifies() bool { return c.verifyKey != nil }
+
+// Verify returns an error, ErrNotProxied with the reason, unless the request came through the GRIP
+// proxy: its HeaderSig is a JWT that was signed with the proxy's key, for its issuer, and has not
+// expired. Without a key to verify with, the header alone will do.
+// Source: https://pushpin.org/docs/protocols/grip/
+func (c *Config) Verify(r *http.Request) error {
+	sig := r.Header.Get(HeaderSig)
+	if sig == "" {
+		return fmt.Errorf("%w: it has no %s", ErrNotProxied, HeaderSig)
+	}
+	if c.verifyKey == nil {
+		return nil
+	}
+	methods := []string{"ES256", "RS256", "EdDSA"}
+	if _, secret := c.verifyKey.([]byte); secret {
+		methods = []string{"HS256"} // never a public key as a secret
+	}
+	options := []jwt.ParserOption{jwt.WithValidMethods(methods), jwt.WithExpirationRequired()}
+	if c.VerifyIssuer != "" {
+		options = append(options, jwt.WithIssuer(c.VerifyIssuer))
+	}
+	if _, err := jwt.Parse(sig, func(*jwt.Token) (any, error) { return c.verifyKey, nil }, options...); err != nil {
+		return fmt.Errorf("%w: its %s: %w", ErrNotProxied, HeaderSig, err)
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
+)
+
+const (
+	pollTimeout    = 25 * time.Second // most proxies in between allow 30
+	keepAliveAfter = 20 * time.Second
+	nextAfter      = 30 * time.Second // how often the proxy looks, in any case, for what a stream missed
+)
+
+// stream holds a response of plain text open, and appends each message as a line.
+func (o *origin) stream(w http.ResponseWriter, r *http.Request, c client) {
+	o.holdStream(w, r, c, "stream", "text/plain; charset=utf-8", "stream open\n", streamLine, "\n")
+}
+
+func streamLine(m message) string { return m.Text + "\n" }
+
+// events holds a stream of Server-Sent Events open. A browser's EventSource that reconnects sends
+// Last-Event-ID, and gets what it missed.
+// Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+func (o *origin) events(w http.ResponseWriter, r *http.Request, c client) {
+	o.holdStream(w, r, c, "events", "text/event-stream", "retry: 1000\n\n", serverSentEvent, ": keep-alive\n\n")
+}
+
+func serverSentEvent(m message) string {
+	return fmt.Sprintf("id: %s\ndata: %s\n\n", m.ID, compactJSON(m))
+}
+
+// holdStream answers with a first line, or with what the client has missed, and holds the response
+// open. The proxy requests the same again when it finds that it has missed a message, and every
+// nextAfter; then Grip-Last says where the client is. A new client says so with Last-Event-ID or
+// ?after=, or else starts with what comes next.
+func (o *origin) holdStream(w http.ResponseWriter, r *http.Request, c client, transport, contentType, first string, format func(message) string, keepAlive string) {
+	o.presence.seen(c, transport)
+	channel := c.channel + ":" + transport
+	after := grip.Last(r.Header, channel)
+	again := after != ""
+	if !again {
+		after = cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("after"))
+	}
+	var missed []message
+	last, gap := o.history.last(c.channel), false
+	if after != "" {
+		missed, last, gap = o.history.after(c.channel, after)
+	}
+	next := url.URL{Path: r.URL.Path, RawQuery: url.Values{"channel": {c.channel}, "name": {c.name}}.Encode()}
+	hold := grip.Hold{
+		Mode:      grip.Stream,
+		Channels:  []grip.Channel{{Name: c.channel}, {Name: channel, PrevID: last}},
+		KeepAlive: keepAlive, KeepAliveAfter: keepAliveAfter,
+		Next: next.String(), NextAfter: nextAfter,
+	}
+	if !o.setHold(w, hold) {
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	if !again {
+		fmt.Fprint(w, first)
+	}
+	if gap && transport == "events" {
+		fmt.Fprint(w, "event: gap\ndata: some messages are forgotten\n\n")
+	}
+	for _, m := range missed {
+		fmt.Fprint(w, format(m))
+	}
+}
+
+// polled is the answer to a long-poll.
+type polled struct {
+	Messages []message `json:"messages"`
+	Last     string    `json:"last"` // what to ask for next, as ?after=
+	Gap      bool      `json:"gap"`  // some messages are forgotten
+}
+
+// poll answers with the messages after ?after=, at once if there are any, or else when there is one,
+// and after pollTimeout with none. A first poll, without ?after=, waits for the next message.
+func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
+	o.presence.seen(c, "poll")
+	channel := c.channel + ":poll"
+	// When the proxy repeats a request that it holds, Grip-Last says where the client is.
+	after := cmp.Or(r.URL.Query().Get("after"), grip.Last(r.Header, channel))
+	answer := polled{Messages: []message{}, Last: o.history.last(c.channel)}
+	if after != "" {
+		messages, last, gap := o.history.after(c.channel, after)
+		answer = polled{Messages: append(answer.Messages, messages...), Last: last, Gap: gap}
+	}
+	if len(answer.Messages) == 0 && !answer.Gap {
+		hold := grip.Hold{
+			Mode:     grip.Response,
+			Channels: []grip.Channel{{Name: c.channel}, {Name: channel, PrevID: answer.Last}},
+			Timeout:  pollTimeout,
+		}
+		if !o.setHold(w, hold) {
+			return
+		}
+	}
+	writeJSON(w, answer) // held, this is what the client gets at the timeout
+}
+
+func (o *origin) setHold(w http.ResponseWriter, hold grip.Hold) bool {
+	if err := hold.Set(w.Header()); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return false
+	}
+	return true
+}
+
+func compactJSON(v any) string {
+	var text strings.Builder
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false) // "<" would take six bytes
+	if err := enc.Encode(v); err != nil {
+		panic(err) // strings and numbers can always be encoded
+	}
+	return strings.TrimSuffix(text.String(), "\n")
+}

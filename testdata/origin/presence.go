@@ -1,0 +1,73 @@
+package main
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// presenceTTL is how long a client counts as connected after its last request: longer than the proxy
+// leaves a held connection without one.
+const presenceTTL = 45 * time.Second
+
+const maxPresent = 10_000
+
+// presence knows who is connected how. It sees requests, not connections: the end of a WebSocket is
+// an event, but that of a stream or a long-poll shows only in that no request follows.
+type presence struct {
+	mu   sync.Mutex
+	last map[present]time.Time
+}
+
+type present struct {
+	channel   string
+	Name      string `json:"name"`
+	Transport string `json:"transport"` // "stream", "events", "poll" or "socket"
+}
+
+func newPresence() *presence { return &presence{last: map[present]time.Time{}} }
+
+func (p *presence) seen(c client, transport string) {
+	if c.name == "" {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.last) < maxPresent {
+		p.last[present{c.channel, c.name, transport}] = time.Now()
+	}
+}
+
+func (p *presence) gone(c client, transport string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.last, present{c.channel, c.name, transport})
+}
+
+// on returns who is connected to the channel, in the order of the names.
+func (p *presence) on(channel string) []present {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	here := []present{}
+	for who, at := range p.last {
+		if time.Since(at) > presenceTTL {
+			delete(p.last, who)
+		} else if who.channel == channel {
+			here = append(here, who)
+		}
+	}
+	slices.SortFunc(here, func(a, b present) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Transport, b.Transport))
+	})
+	return here
+}
+
+// who lists who is connected how, as JSON.
+func (o *origin) who(w http.ResponseWriter, r *http.Request) {
+	if c, ok := parseClient(w, r); ok {
+		w.Header().Set("Cache-Control", "no-store")
+		writeJSON(w, o.presence.on(c.channel))
+	}
+}

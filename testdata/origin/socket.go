@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
+)
+
+// subprotocol is the one that the WebSocket speaks if the client offers it.
+const subprotocol = "fanout-demo"
+
+// maxEvents bounds the body with a WebSocket's events, in bytes: a message of 64 KiB, in several
+// frames, and others that came with it.
+const maxEvents = 1 << 20
+
+// command is a text message that the WebSocket does not echo.
+type command struct {
+	After  *string `json:"after"`  // send the messages after the one with this id
+	WhoAmI bool    `json:"whoami"` // say what is known of this connection
+	Close  uint16  `json:"close"`  // close it with this code
+	Reason string  `json:"reason"`
+}
+
+// socket answers the events of a WebSocket: it accepts it, subscribes it to the channel, and from
+// then on sends each message back, or does what it commands.
+// Source: https://pushpin.org/docs/protocols/websocket-over-http/
+func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
+	if t := r.Header.Get("Content-Type"); t != grip.EventsType {
+		http.Error(w, "this is a WebSocket: the body must be "+grip.EventsType, http.StatusUnsupportedMediaType)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvents))
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		http.Error(w, "more WebSocket events than fit in 1 MiB", http.StatusRequestEntityTooLarge)
+		return
+	}
+	if err != nil {
+		http.Error(w, "the body broke off", http.StatusBadRequest)
+		return
+	}
+	in, err := grip.DecodeEvents(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+
+	o.presence.seen(c, "socket")
+	// The proxy keeps attributes of the connection, and sends them with each request of it: this
+	// origin itself has no connection to keep them with.
+	echoed, _ := strconv.Atoi(r.Header.Get("Meta-Echoed"))
+	out := []grip.Event{}
+	for _, e := range in {
+		switch e.Type {
+		case grip.Open:
+			w.Header().Set(grip.HeaderExtension, grip.Extension)
+			for offered := range strings.SplitSeq(r.Header.Get("Sec-WebSocket-Protocol"), ",") {
+				if strings.TrimSpace(offered) == subprotocol {
+					w.Header().Set("Sec-WebSocket-Protocol", subprotocol)
+				}
+			}
+			out = append(out, e, grip.Subscribe(c.channel), grip.Subscribe(c.channel+":socket"))
+		case grip.Text:
+			var cmd command
+			if err := json.Unmarshal(e.Content, &cmd); err == nil && cmd != (command{}) {
+				out = append(out, o.obey(r, c, cmd, echoed)...)
+				continue
+			}
+			echoed++
+			out = append(out, grip.Message(e.Type, e.Content))
+		case grip.Binary:
+			echoed++
+			out = append(out, grip.Message(e.Type, e.Content))
+		case grip.Ping:
+			out = append(out, grip.Event{Type: grip.Pong, Content: e.Content})
+		case grip.Close: // answered with the same code
+			out = append(out, e)
+			o.presence.gone(c, "socket")
+		case grip.Disconnect:
+			o.presence.gone(c, "socket")
+		}
+	}
+	w.Header().Set("Set-Meta-Echoed", strconv.Itoa(echoed))
+	w.Header().Set("Content-Type", grip.EventsType)
+	w.Write(grip.EncodeEvents(out...))
+}
+
+// obey returns what to answer to a command.
+func (o *origin) obey(r *http.Request, c client, cmd command, echoed int) []grip.Event {
+	text := func(v any) grip.Event { return grip.Message(grip.Text, []byte(compactJSON(v))) }
+	switch {
+	case cmd.Close != 0:
+		if cmd.Close < 1000 || cmd.Close > 4999 || len(cmd.Reason) > 123 {
+			return []grip.Event{text(map[string]string{"error": "close takes a code from 1000 to 4999, and a reason of at most 123 bytes"})}
+		}
+		o.presence.gone(c, "socket")
+		return []grip.Event{grip.CloseEvent(cmd.Close, cmd.Reason)}
+	case cmd.WhoAmI:
+		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "echoed": echoed})}
+	case cmd.After != nil:
+		// A subscription starts a moment after the client sees the WebSocket open, and a message
+		// may fall in between. So a client asks: once it is open, and when a prev is not its last id.
+		var events []grip.Event
+		messages, last, gap := o.history.after(c.channel, *cmd.After)
+		if *cmd.After == "" || gap {
+			if *cmd.After == "" {
+				messages = nil // a new client starts with what comes next
+			} else if len(messages) > 0 {
+				last = messages[0].Prev
+			}
+			events = append(events, text(map[string]any{"start": last, "gap": gap && *cmd.After != ""}))
+		}
+		for _, m := range messages {
+			events = append(events, text(m))
+		}
+		return events
+	}
+	panic(fmt.Sprintf("an empty command: %+v", cmd))
+}
