@@ -55,6 +55,12 @@ func (m Manifest) PublishURL() string {
 	return fmt.Sprintf("http://localhost:%d/publish/", m.PublishPort)
 }
 
+// GripURL is the environment variable GRIP_URL for an origin behind this chain: where to publish, and
+// who signs the requests that it gets, which the CLI has set up in Pushpin.
+func (m Manifest) GripURL() string {
+	return fmt.Sprintf("http://localhost:%d/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production", m.PublishPort)
+}
+
 // Addresses are the ones that Pushpin listens on.
 func (m Manifest) Addresses() []string {
 	return []string{

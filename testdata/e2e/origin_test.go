@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
@@ -42,7 +43,7 @@ type rawRequest struct {
 
 // localGrip has the key that the CLI has Pushpin sign with.
 var localGrip = func() *grip.Config {
-	c, err := grip.ParseURL("http://localhost/?verify-iss=viceroy", "viceroy_dev_signing_key_dont_use_in_production")
+	c, err := grip.ParseURL(chain.Manifest{}.GripURL(), "")
 	if err != nil {
 		panic(err)
 	}

@@ -155,6 +155,7 @@ func demo(ctx context.Context, addr string, args []string) error {
 	out := &untilStop{w: os.Stdout}
 	cmd := exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin)
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = append([]string{"GRIP_URL=" + m.GripURL()}, os.Environ()...) // the user's own goes before
 	origin, err := chain.Start(cmd)
 	if err != nil {
 		return err
@@ -203,17 +204,17 @@ func printInvitation(addr string, m chain.Manifest) {
 		host = "localhost"
 	}
 	fmt.Printf(`
-The app is at http://%[1]s/ and its origin, the demo's, at http://%[2]s/
-Try these, each in a terminal of its own; Ctrl-C here ends it all.
+Open http://%[1]s/ in a browser: three live connections to the demo's origin (http://%[2]s/).
+Or try these, each in a terminal of its own. Ctrl-C here ends it all.
 
-  An HTTP stream that stays open:
-    curl -N http://%[1]s/stream
+  An event stream that stays open:
+    curl -N http://%[1]s/events
 
   A WebSocket, which echoes what you type:
     websocat ws://%[1]s/socket
 
-  A message to both of them:
-    curl -d '{"items":[{"channel":"demo","formats":{"http-stream":{"content":"hello\n"},"ws-message":{"content":"hello"}}}]}' %[3]s
+  A message to all of them, and to the page:
+    curl -d hello http://%[1]s/publish
 
-`, net.JoinHostPort(host, port), m.Origin, m.PublishURL())
+`, net.JoinHostPort(host, port), m.Origin)
 }

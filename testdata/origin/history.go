@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,8 +18,9 @@ type message struct {
 }
 
 const (
-	maxChannels = 1000 // that have a history, at once
-	maxMessages = 100  // in the history of each
+	maxChannels = 100     // that have a history, at once
+	maxMessages = 1000    // in the history of each
+	maxBytes    = 1 << 20 // of text in the history of each
 )
 
 // history remembers the last messages of each channel: what a client missed while it was not
@@ -33,6 +35,7 @@ type channelLog struct {
 	epoch    string // tells the ids of this log from those before a restart
 	count    int    // of messages so far
 	messages []message
+	bytes    int // of their texts
 }
 
 func newHistory() *history { return &history{channels: map[string]*channelLog{}} }
@@ -73,8 +76,10 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 	}
 	l.count++
 	l.messages = append(l.messages, m)
-	if len(l.messages) > maxMessages {
-		l.messages = append([]message(nil), l.messages[1:]...)
+	l.bytes += len(text)
+	for len(l.messages) > maxMessages || l.bytes > maxBytes {
+		l.bytes -= len(l.messages[0].Text)
+		l.messages = slices.Delete(l.messages, 0, 1)
 	}
 	return m, nil
 }
@@ -90,7 +95,7 @@ func (h *history) after(channel, id string) (messages []message, last string, ga
 	if !ok || n < first {
 		n, gap = first, true
 	}
-	return append([]message(nil), l.messages[n-first:]...), l.id(l.count), gap
+	return slices.Clone(l.messages[n-first:]), l.id(l.count), gap
 }
 
 // last returns the id of the channel's last message.

@@ -7,15 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
-)
-
-const (
-	pollTimeout    = 25 * time.Second // most proxies in between allow 30
-	keepAliveAfter = 20 * time.Second
-	nextAfter      = 30 * time.Second // how often the proxy looks, in any case, for what a stream missed
 )
 
 // stream holds a response of plain text open, and appends each message as a line.
@@ -37,8 +30,8 @@ func serverSentEvent(m message) string {
 }
 
 // holdStream answers with a first line, or with what the client has missed, and holds the response
-// open. The proxy requests the same again when it finds that it has missed a message, and every
-// nextAfter; then Grip-Last says where the client is. A new client says so with Last-Event-ID or
+// open. The proxy requests the same again when it finds that it has missed a message, and
+// every o.next; then Grip-Last says where the client is. A new client says so with Last-Event-ID or
 // ?after=, or else starts with what comes next.
 func (o *origin) holdStream(w http.ResponseWriter, r *http.Request, c client, transport, contentType, first string, format func(message) string, keepAlive string) {
 	o.presence.seen(c, transport)
@@ -57,8 +50,8 @@ func (o *origin) holdStream(w http.ResponseWriter, r *http.Request, c client, tr
 	hold := grip.Hold{
 		Mode:      grip.Stream,
 		Channels:  []grip.Channel{{Name: c.channel}, {Name: channel, PrevID: last}},
-		KeepAlive: keepAlive, KeepAliveAfter: keepAliveAfter,
-		Next: next.String(), NextAfter: nextAfter,
+		KeepAlive: keepAlive, KeepAliveAfter: o.keepAlive,
+		Next: next.String(), NextAfter: o.next,
 	}
 	if !o.setHold(w, hold) {
 		return
@@ -83,7 +76,7 @@ type polled struct {
 }
 
 // poll answers with the messages after ?after=, at once if there are any, or else when there is one,
-// and after pollTimeout with none. A first poll, without ?after=, waits for the next message.
+// and after o.pollTimeout with none. A first poll, without ?after=, waits for the next message.
 func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 	o.presence.seen(c, "poll")
 	channel := c.channel + ":poll"
@@ -98,7 +91,7 @@ func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 		hold := grip.Hold{
 			Mode:     grip.Response,
 			Channels: []grip.Channel{{Name: c.channel}, {Name: channel, PrevID: answer.Last}},
-			Timeout:  pollTimeout,
+			Timeout:  o.pollTimeout,
 		}
 		if !o.setHold(w, hold) {
 			return

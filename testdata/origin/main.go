@@ -27,6 +27,9 @@ const localGripURL = "http://localhost:5561/?verify-iss=viceroy&verify-key=vicer
 
 func main() {
 	addr := flag.String("addr", "localhost:3000", "where to listen, `host:port`")
+	pollTimeout := flag.Duration("poll-timeout", 25*time.Second, "how long a long-poll waits; most proxies on the way allow 30 s")
+	keepAlive := flag.Duration("keep-alive", 20*time.Second, "how long a stream may be idle before it gets a keep-alive")
+	next := flag.Duration("next", 30*time.Second, "how often the proxy looks, in any case, for what a stream has missed")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("origin: ")
@@ -41,7 +44,10 @@ func main() {
 	if !config.Verifies() {
 		log.Print("WARNING: GRIP_URL has no verify-key: anybody who can reach this origin can pass for the proxy")
 	}
-	o := &origin{grip: config, history: newHistory(), presence: newPresence()}
+	o := &origin{
+		grip: config, history: newHistory(), presence: newPresence(),
+		pollTimeout: *pollTimeout, keepAlive: *keepAlive, next: *next,
+	}
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
 	log.Printf("listening on http://%s/, publishing to %s", *addr, config.ControlURI)
 	log.Fatal(server.ListenAndServe())
@@ -51,6 +57,8 @@ type origin struct {
 	grip     *grip.Config
 	history  *history
 	presence *presence
+
+	pollTimeout, keepAlive, next time.Duration // see the flags
 }
 
 func (o *origin) handler() http.Handler {

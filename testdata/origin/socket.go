@@ -15,6 +15,10 @@ import (
 // subprotocol is the one that the WebSocket speaks if the client offers it.
 const subprotocol = "fanout-demo"
 
+// maxEcho bounds the messages that are sent back, in bytes. With its prefix such a message has 32 KiB:
+// on a larger one from the origin Pushpin 1.36 stalls, which is the one that Debian 12 has.
+const maxEcho = 32<<10 - len(grip.MessagePrefix)
+
 // maxEvents bounds the body with a WebSocket's events, in bytes: a message of 64 KiB, in several
 // frames, and others that came with it.
 const maxEvents = 1 << 20
@@ -71,9 +75,12 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 				out = append(out, o.obey(r, c, cmd, echoed)...)
 				continue
 			}
-			echoed++
-			out = append(out, grip.Message(e.Type, e.Content))
+			fallthrough
 		case grip.Binary:
+			if len(e.Content) > maxEcho {
+				out = append(out, grip.CloseEvent(1009, "the message is too big")) // RFC 6455 section 7.4.1
+				continue
+			}
 			echoed++
 			out = append(out, grip.Message(e.Type, e.Content))
 		case grip.Ping:
