@@ -43,7 +43,8 @@ lint: go ## Check the format, vet, and run staticcheck
 unit: go ## Run the app's unit tests, which need none of the tools
 	go test ./...
 
-e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin
+e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
+	@$(KIT) browser
 	go -C testdata test -count=1 -timeout=20m ./...
 
 clean: ## Remove what was built here (the tools' cache stays)

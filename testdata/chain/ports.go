@@ -51,10 +51,7 @@ func holder(ctx context.Context, port string) string {
 		}
 		name, _ := p.NameWithContext(ctx)
 		command, _ := p.CmdlineSliceWithContext(ctx)
-		if strings.HasPrefix(name, "pushpin") || name == "condure" || name == "zurl" {
-			name += ", maybe of the service that `sudo service pushpin stop` stops"
-		}
-		return fmt.Sprintf("process %d, %s (%s)", c.Pid, name, strings.Join(command, " "))
+		return fmt.Sprintf("process %d, %s (%.60s)", c.Pid, name, strings.Join(command, " "))
 	}
 	return fmt.Sprintf("a process that only its owner may see (sudo lsof -nP -iTCP:%s -sTCP:LISTEN tells)", port)
 }

@@ -236,6 +236,9 @@ func testPoll(t *testing.T, p *project) {
 		t.Errorf("the timeout of 1s came after %v", waited)
 	}
 
+	if at, err := poll(ctx, p, "channel=poll&after="); err != nil || len(at.Messages) != 0 || at.Last != empty.Last {
+		t.Errorf("where to start: got %+v, %v", at, err)
+	}
 	want := []message{say(t, p, "poll", "first"), say(t, p, "poll", "second")}
 	answer, err := poll(ctx, p, "channel=poll&after="+empty.Last)
 	if err != nil || !slices.Equal(answer.Messages, want) || answer.Last != want[1].ID {

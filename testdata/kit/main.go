@@ -24,11 +24,12 @@ import (
 
 const usage = `usage: kit [-addr host:port] command [arguments]
 
-  tools  has the Fastly CLI, Viceroy and Pushpin ready
-  env    prints the shell commands that put them on PATH
-  build  runs fastly compute build
-  serve  runs fastly compute serve, for an origin of your own
-  demo   runs it together with the demo origin
+  tools    has the Fastly CLI, Viceroy and Pushpin ready
+  browser  has a browser ready, for the test of the live page
+  env      prints the shell commands that put the tools on PATH
+  build    runs fastly compute build
+  serve    runs fastly compute serve, for an origin of your own
+  demo     runs it together with the demo origin
 
 Arguments after build, serve and demo go to the Fastly CLI.
 `
@@ -38,7 +39,7 @@ func main() {
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
 	commands := map[string]func(context.Context, string, []string) error{
-		"tools": tools, "env": env, "build": build, "serve": serve, "demo": demo,
+		"tools": tools, "env": env, "browser": browser, "build": build, "serve": serve, "demo": demo,
 	}
 	command, ok := commands[flag.Arg(0)]
 	if !ok {
@@ -69,6 +70,20 @@ func tools(ctx context.Context, _ string, _ []string) error {
 		return err
 	}
 	fmt.Printf("Fastly CLI  %s\nViceroy     %s\nPushpin     %s\n", t.Fastly, t.Viceroy, t.Pushpin)
+	return nil
+}
+
+// browser fails for want of a browser only in CI. Elsewhere it says loudly what is not tested.
+func browser(ctx context.Context, _ string, _ []string) error {
+	path, err := toolchain.Browser(ctx, os.Stderr)
+	if err == nil {
+		fmt.Printf("Browser     %s\n", path)
+		return nil
+	}
+	if os.Getenv("CI") != "" {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "\n*** The live page is NOT TESTED: %v ***\n\n", err)
 	return nil
 }
 
@@ -129,8 +144,11 @@ func checkFree(ctx context.Context, addrs ...string) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w\nstop what holds it, or choose others: the app's with ADDR=127.0.0.1:port, "+
-		"Pushpin's (proxy_port, publish_port) and the origin's (url) in fastly.toml, under [local_server]", err)
+	return fmt.Errorf(`%w
+Viceroy, Pushpin (its parts: condure, connmgr, zurl, pushpin-…) and origin are those of another
+make demo, make serve or fastly compute serve: end that. Pushpin alone may be a service of the system:
+sudo service pushpin stop. Or choose other ports: ADDR=127.0.0.1:port for the app; in fastly.toml
+proxy_port and publish_port below [local_server.pushpin], and url for the origin`, err)
 }
 
 func demo(ctx context.Context, addr string, args []string) error {

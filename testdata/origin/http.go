@@ -57,6 +57,7 @@ func (o *origin) holdStream(w http.ResponseWriter, r *http.Request, c client, tr
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("X-Content-Type-Options", "nosniff") // or a browser waits for more text, to guess its type
 	if !again {
 		fmt.Fprint(w, first)
 	}
@@ -76,7 +77,8 @@ type polled struct {
 }
 
 // poll answers with the messages after ?after=, at once if there are any, or else when there is one,
-// and after o.pollTimeout with none. A first poll, without ?after=, waits for the next message.
+// and after o.pollTimeout with none. Without ?after= it waits for the next message; with an empty one
+// it says at once what to ask for next, so that a client misses nothing from then on.
 func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 	o.presence.seen(c, "poll")
 	channel := c.channel + ":poll"
@@ -87,7 +89,8 @@ func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 		messages, last, gap := o.history.after(c.channel, after)
 		answer = polled{Messages: append(answer.Messages, messages...), Last: last, Gap: gap}
 	}
-	if len(answer.Messages) == 0 && !answer.Gap {
+	start := r.URL.Query().Has("after") && after == ""
+	if len(answer.Messages) == 0 && !answer.Gap && !start {
 		hold := grip.Hold{
 			Mode:     grip.Response,
 			Channels: []grip.Channel{{Name: c.channel}, {Name: channel, PrevID: answer.Last}},

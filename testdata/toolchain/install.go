@@ -3,7 +3,6 @@ package toolchain
 import (
 	"bytes"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -186,23 +185,8 @@ func (in installer) installPushpin() error {
 // at each start of the machine, on ports that the app's needs. Where the package is new here nobody
 // asked for that, so it is stopped and disabled.
 func (in installer) aptInstallPushpin() error {
-	var sudo []string
-	if os.Geteuid() != 0 {
-		if !has("sudo") {
-			return errors.New("no Pushpin is on PATH, and installing it takes root: run `apt-get install pushpin` as root")
-		}
-		sudo = []string{"sudo"}
-	}
-	as := func(args ...string) error {
-		args = append(sudo[:len(sudo):len(sudo)], args...)
-		return in.run("", nil, args[0], args[1:]...)
-	}
 	isNew := exec.CommandContext(in.ctx, "dpkg", "-s", "pushpin").Run() != nil
-	in.say("installing Pushpin with apt-get: a minute; sudo may ask for your password")
-	if err := as("apt-get", "update", "-q"); err != nil {
-		in.say("%v: going on with the package lists that are here", err)
-	}
-	if err := as("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", "pushpin"); err != nil {
+	if err := in.aptInstall("pushpin"); err != nil {
 		return fmt.Errorf("%w\n%s", err, pushpinByHand)
 	}
 	if !isNew {
@@ -210,9 +194,27 @@ func (in installer) aptInstallPushpin() error {
 	}
 	in.say("stopping the service that Debian's package starts, as it takes the app's ports")
 	for _, args := range [][]string{{"service", "pushpin", "stop"}, {"update-rc.d", "pushpin", "disable"}} {
-		if err := as(args...); err != nil {
+		if err := in.asRoot(args...); err != nil {
 			in.say("%v: if port 5561 is taken later, stop that service by hand", err)
 		}
 	}
 	return nil
+}
+
+func (in installer) aptInstall(pkg string) error {
+	if os.Geteuid() != 0 && !has("sudo") {
+		return fmt.Errorf("there is no %[1]s on PATH, and installing it takes root: run `apt-get install %[1]s` as root", pkg)
+	}
+	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)
+	if err := in.asRoot("apt-get", "update", "-q"); err != nil {
+		in.say("%v: going on with the package lists that are here", err)
+	}
+	return in.asRoot("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", pkg)
+}
+
+func (in installer) asRoot(args ...string) error {
+	if os.Geteuid() != 0 {
+		args = append([]string{"sudo"}, args...)
+	}
+	return in.run("", nil, args[0], args[1:]...)
 }

@@ -12,6 +12,11 @@ function target(path, more = {}) {
   return path + '?' + new URLSearchParams({ channel, name: me, ...more });
 }
 
+// address returns the URL of an endpoint for the command line, where one has no name.
+function address(path) {
+  return new URL(path + (channel === 'demo' ? '' : '?' + new URLSearchParams({ channel })), location.href).href;
+}
+
 // pane returns what a connection needs to show itself.
 function pane(id) {
   const section = document.getElementById(id);
@@ -103,7 +108,7 @@ function startSocket() {
   }
 
   view.onDrop(() => socket.close(1000));
-  view.curl(`websocat '${new URL(target('/socket'), location.href).href.replace('http', 'ws')}'`);
+  view.curl(`websocat '${address('/socket').replace('http', 'ws')}'`);
   connect();
 }
 
@@ -137,23 +142,24 @@ function startEvents() {
   }
 
   view.onDrop(retry);
-  view.curl(`curl -N '${new URL(target('/events'), location.href)}'`);
+  view.curl(`curl -N '${address('/events')}'`);
   connect();
 }
 
-// A long-poll is one request after the other, each for what comes after the last message.
+// A long-poll is one request after the other, each for what comes after the last message. The first
+// asks, with an empty id, where to start.
 async function startPoll() {
   const view = pane('poll');
   let last = '';
   let abort;
   view.onDrop(() => abort.abort());
-  view.curl(`curl '${new URL(target('/poll'), location.href)}'`);
+  view.curl(`curl '${address('/poll')}'`);
 
   for (;;) {
     abort = new AbortController();
     try {
       view.state('connected', 'waiting for a message');
-      const response = await fetch(target('/poll', last ? { after: last } : {}), { signal: abort.signal });
+      const response = await fetch(target('/poll', { after: last }), { signal: abort.signal });
       if (!response.ok) throw new Error(`status ${response.status}`);
       const text = await response.text();
       const answer = parsed(text);
@@ -175,7 +181,7 @@ function startPublish() {
   const form = document.getElementById('publish');
   const result = document.getElementById('published');
   document.getElementById('publish-curl').textContent =
-    `curl -d 'hello' '${new URL('/publish?' + new URLSearchParams({ channel }), location.href)}'`;
+    `curl -d hello '${address('/publish')}'`;
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     try {

@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+// picture is the README's picture of the page. `PICTURE=1 make e2e` takes it anew.
+const picture = "../page.png"
+
+// TestPage opens the live page in a real browser: publishes from it, sees the message in all three
+// panes, drops each connection, and sees it come back with what it missed.
+func TestPage(t *testing.T) {
+	path, err := toolchain.Browser(t.Context(), io.Discard)
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("the live page is NOT TESTED: %v", err)
+	}
+	t.Parallel()
+	p := newProject(t)
+	runOrigin(t, p, p.Origin, []string{"GRIP_URL=" + p.GripURL()})
+	p.serve(t)
+	ctx := newBrowser(t, path)
+
+	panes := []string{"socket", "events", "poll"}
+	const hostile = `<b id="hostile">&amp;</b>`
+	run := func(what string, steps ...chromedp.Action[chromedp.Void]) {
+		t.Helper()
+		if err := chromedp.Do(ctx, steps...); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	connected := func() {
+		t.Helper()
+		for _, pane := range panes {
+			run(pane+" connects", chromedp.WaitVisible(chromedp.CSS(`#`+pane+`[data-state="connected"]`)))
+		}
+	}
+	// shows waits until each pane shows the text once, and how long it took.
+	shows := func(text string) {
+		t.Helper()
+		for _, pane := range panes {
+			run(pane+" shows "+text, chromedp.PollFunction[chromedp.Void](`(pane, text) => {
+				const found = [...document.querySelectorAll('#' + pane + ' li')].filter((item) => item.firstChild.textContent === text);
+				return found.length === 1 && / [0-9]+ ms$/.test(found[0].textContent);
+			}`, chromedp.WithPollingArgs(pane, text), chromedp.WithPollingTimeout(patience)))
+		}
+	}
+
+	run("open the page", chromedp.EmulateViewport(1200, 860), chromedp.Navigate(p.url("/?name=ann")))
+	connected()
+	run("publish with the keyboard", chromedp.SetValue(chromedp.CSS("#text"), "hello from the page"), chromedp.SendKeys(chromedp.CSS("#text"), "\r"))
+	shows("hello from the page")
+	say(t, p, "demo", "hello from curl")
+	shows("hello from curl")
+	say(t, p, "demo", hostile)
+	shows(hostile)
+	// Straight to the proxy, nobody keeps it for a long-poll that is just between two requests.
+	for there, deadline := false, time.Now().Add(patience); !there; {
+		p.publish(t, `"http-stream":{"content":"data: past the origin\n\n"},"http-response":{"body":"past the origin"},"ws-message":{"content":"past the origin"}`)
+		there, err = chromedp.Run(ctx, chromedp.Evaluate[bool](`new Promise((resolve) => setTimeout(resolve, 200)).then(() =>
+			[...document.querySelectorAll('.messages')].every((list) => list.textContent.includes('past the origin')))`, chromedp.EvalAwaitPromise))
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("published past the origin: not in all panes, %v", err)
+		}
+	}
+	if n, err := chromedp.Run(ctx, chromedp.Evaluate[int](`document.querySelectorAll('#hostile').length`)); err != nil || n != 0 {
+		t.Errorf("the text of a message became %d elements of the page, %v", n, err)
+	}
+	run("who is connected", chromedp.PollFunction[chromedp.Void](`() => {
+		const who = document.querySelector('#who li')?.textContent ?? '';
+		return who.includes('ann (you)') && ['WebSocket', 'event stream', 'long-poll'].every((how) => who.includes(how));
+	}`, chromedp.WithPollingTimeout(patience)))
+
+	shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv("PICTURE") != "" {
+		if err := os.WriteFile(picture, shot, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(shot) > 200<<10 {
+		t.Errorf("the picture has %d bytes: more than the README should load", len(shot))
+	}
+
+	for _, pane := range panes {
+		run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")), chromedp.WaitVisible(chromedp.CSS(`#`+pane+`[data-state="reconnecting"]`)))
+	}
+	missed := say(t, p, "demo", "while they were away")
+	connected()
+	shows(missed.Text)
+
+	run("on a phone", chromedp.EmulateViewport(360, 740))
+	if wider, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); err != nil || wider {
+		t.Errorf("on a phone the page is wider than the screen: %t, %v", wider, err)
+	}
+}
+
+// newBrowser starts a browser, for as long as the test runs.
+func newBrowser(t *testing.T, path string) context.Context {
+	t.Helper()
+	options := append([]chromedp.ExecAllocatorOption{chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck}, chromedp.ExecPath(path),
+		// A browser that runs as root, as in a container, has no sandbox; it opens only the test's page.
+		chromedp.NoSandbox,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true))
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil { // starts it; a time limit on this would be one on its life
+		t.Fatalf("start %s: %v", path, err)
+	}
+	ctx, cancel = context.WithTimeout(ctx, 4*patience)
+	t.Cleanup(cancel)
+	return ctx
+}
