@@ -148,3 +148,21 @@ func TestParseURL(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseURL checks that no GRIP_URL and no key can do more than be refused.
+func FuzzParseURL(f *testing.F) {
+	f.Add("http://localhost:5561/?iss=a&key=b", "")
+	f.Add("https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID", `{"kty":"EC"}`)
+	f.Fuzz(func(t *testing.T, gripURL, verifyKey string) {
+		c, err := ParseURL(gripURL, verifyKey)
+		if err != nil {
+			return
+		}
+		if u, err := url.Parse(c.ControlURI); err != nil || u.Host == "" || u.User != nil {
+			t.Errorf("the control URI is %q, %v", c.ControlURI, err)
+		}
+		if err := c.Verify(&http.Request{Header: http.Header{HeaderSig: {"x"}}}); c.Verifies() && err == nil {
+			t.Error("it takes any signature")
+		}
+	})
+}
