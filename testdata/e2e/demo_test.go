@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os/exec"
 	"slices"
@@ -24,6 +25,7 @@ func TestDemo(t *testing.T) {
 	p := newProject(t)
 	demo := startDemo(t, p)
 
+	t.Run("invitation", func(t *testing.T) { testInvitation(t, p) })
 	t.Run("stream", func(t *testing.T) { testStream(t, p) })
 	t.Run("socket", func(t *testing.T) { testSocket(t, p) })
 	t.Run("echo", func(t *testing.T) { testEcho(t, p) })
@@ -52,6 +54,24 @@ func startDemo(t *testing.T, p *project) *chain.Process {
 		}
 	}
 	return demo
+}
+
+// What the demo invites to works: the page, and a message from the command line on an event stream.
+func testInvitation(t *testing.T, p *project) {
+	resp, err := http.Get(p.url("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.Contains(string(page), "<h1>Fanout, live</h1>") || resp.Header.Get("Content-Security-Policy") == "" {
+		t.Errorf("the page: %s, %v, %.100s", resp.Status, err, page)
+	}
+	events := open(t, withPatience(t), p.url("/events"))
+	events.start()
+	if want, got := say(t, p, "demo", "hello"), events.event(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 }
 
 // A message that is published with an HTTP POST arrives on a stream that is open.
@@ -132,11 +152,15 @@ func testEcho(t *testing.T, p *project) {
 		var got struct {
 			Method, Target string
 			ViaFanout      bool
+			Header         http.Header
 		}
 		err = json.NewDecoder(resp.Body).Decode(&got)
 		resp.Body.Close()
 		if err != nil || got.Method != tt.method || got.Target != "/echo?a=b" || got.ViaFanout != tt.fanout {
 			t.Errorf("%s: got %+v, %v", tt.method, got, err)
+		}
+		if sig := got.Header.Get("Grip-Sig"); tt.fanout && sig != "(withheld)" {
+			t.Errorf("%s: the proxy's signature is shown, %q: whoever has it can pass for the proxy", tt.method, sig)
 		}
 	}
 }

@@ -26,20 +26,13 @@ func testNothingLost(t *testing.T, p *project) {
 	published := make(chan error, 1)
 	started := make(chan struct{})
 	go func() {
-		for i := range messages {
-			text := strconv.Itoa(i + 1)
-			if status, body := post(t, p.url("/publish?channel=lost"), text); status != 200 {
-				published <- fmt.Errorf("publish %s: status %d, %s", text, status, body)
-				return
-			}
-			if i == 5 {
-				close(started)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		published <- nil
+		published <- publishNumbers(ctx, p, messages, started)
 	}()
-	<-started
+	select {
+	case <-started:
+	case err := <-published:
+		t.Fatal(err)
+	}
 
 	kinds := map[string]func(context.Context, *project, chan<- string) error{
 		"stream": followStream, "events": followEvents, "poll": followPoll, "socket": followSocket,
@@ -75,22 +68,49 @@ func testNothingLost(t *testing.T, p *project) {
 	}
 }
 
+// publishNumbers publishes the numbers up to last, and then "end". It closes started after some.
+func publishNumbers(ctx context.Context, p *project, last int, started chan<- struct{}) error {
+	for i := 1; i <= last+1; i++ {
+		text := strconv.Itoa(i)
+		if i == last+1 {
+			text = "end"
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url("/publish?channel=lost"), strings.NewReader(text))
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("publish %s: %s", text, resp.Status)
+		}
+		if i == 5 {
+			close(started)
+		}
+		time.Sleep(20 * time.Millisecond) // the rate, not a wait
+	}
+	return nil
+}
+
 // inOrder returns an error unless the texts are numbers, each one more than the one before it, up to
-// the last.
+// the last, and then "end".
 func inOrder(ctx context.Context, texts <-chan string, last int) error {
 	previous := 0
 	for {
 		select {
 		case text := <-texts:
+			if text == "end" && previous == last {
+				return nil
+			}
 			n, err := strconv.Atoi(text)
 			if err != nil {
 				return fmt.Errorf("got %q after %d", text, previous)
 			}
 			if previous != 0 && n != previous+1 {
 				return fmt.Errorf("got %d after %d", n, previous)
-			}
-			if n == last {
-				return nil
 			}
 			previous = n
 		case <-ctx.Done():
@@ -143,7 +163,7 @@ func followEvents(ctx context.Context, p *project, texts chan<- string) error {
 			return nil
 		}
 		var m message
-		if err := json.Unmarshal([]byte(data), &m); err != nil {
+		if err := json.Unmarshal([]byte(data), &m); err != nil || m.ID == "" { // without an id: the start
 			return err
 		}
 		return send(ctx, texts, m.Text)
@@ -177,9 +197,22 @@ func followSocket(ctx context.Context, p *project, texts chan<- string) error {
 		return err
 	}
 	defer conn.CloseNow()
+	var early []message // what came before the origin said where to start
 	last, seen := "", map[string]bool{}
 	ask := func() error {
 		return conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"after":%q}`, last))
+	}
+	take := func(m message) error {
+		switch {
+		case last == "":
+			early = append(early, m)
+		case m.Prev == last:
+			last, seen[m.ID] = m.ID, true
+			return send(ctx, texts, m.Text)
+		case !seen[m.ID]:
+			return ask()
+		}
+		return nil
 	}
 	if err := ask(); err != nil {
 		return err
@@ -197,18 +230,15 @@ func followSocket(ctx context.Context, p *project, texts chan<- string) error {
 		if err := json.Unmarshal(content, &m); err != nil {
 			return err
 		}
-		switch {
-		case m.Gap:
+		if m.Gap {
 			return errors.New("a gap")
-		case m.Start != "":
-			last = m.Start
-		case m.Prev == last:
-			last, seen[m.ID] = m.ID, true
-			if err := send(ctx, texts, m.Text); err != nil {
-				return err
-			}
-		case last != "" && !seen[m.ID]:
-			if err := ask(); err != nil {
+		}
+		todo := []message{m.message}
+		if m.Start != "" {
+			last, todo, early = m.Start, early, nil
+		}
+		for _, m := range todo {
+			if err := take(m); err != nil {
 				return err
 			}
 		}

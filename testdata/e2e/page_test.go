@@ -58,6 +58,15 @@ func TestPage(t *testing.T) {
 
 	run("open the page", chromedp.EmulateViewport(1200, 860), chromedp.Navigate(p.url("/?name=ann")))
 	connected()
+	// Before the first message, and two in a row: each pane comes back once, and misses nothing.
+	for range 2 {
+		for _, pane := range panes {
+			run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")))
+		}
+	}
+	say(t, p, "demo", "while nobody was there")
+	connected()
+	shows("while nobody was there")
 	run("publish with the keyboard", chromedp.SetValue(chromedp.CSS("#text"), "hello from the page"), chromedp.SendKeys(chromedp.CSS("#text"), "\r"))
 	shows("hello from the page")
 	say(t, p, "demo", "hello from curl")

@@ -1,6 +1,9 @@
 package grip
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -35,7 +38,8 @@ type Config struct {
 //     verify-key, a key that comes with an iss is used for both
 //
 // User and password of the URI are for publishing with basic authentication. A key that starts with
-// "base64:" is decoded first. A verify-key may be a public key in PEM, a JSON Web Key, or a secret.
+// "base64:" is decoded first. A verify-key may be a public key in PEM, a JSON Web Key, or a secret; a
+// key to sign with is a secret.
 // If verifyKey is not empty it stands for verify-key, as GRIP_VERIFY_KEY does.
 // An error names the part that is wrong, and never a key.
 // Source: https://github.com/fanout/js-grip#the-grip_url
@@ -58,14 +62,15 @@ func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	if v := take("verify-key"); verifyKey == "" {
 		verifyKey = v
 	}
-	secret, err := decode64(key)
-	if err != nil {
-		return nil, fmt.Errorf("GRIP_URL: key: %w", err)
-	}
 	switch {
 	case issuer != "":
-		if len(secret) == 0 {
-			return nil, errors.New("GRIP_URL: iss needs a key to sign with")
+		signKey, err := parseKey(key)
+		if err != nil {
+			return nil, fmt.Errorf("GRIP_URL: iss needs a key to sign with: %w", err)
+		}
+		secret, ok := signKey.([]byte)
+		if !ok {
+			return nil, errors.New("GRIP_URL: iss needs a key to sign with, and that must be a secret, not a public key")
 		}
 		c.authorize = authorizeJWT(issuer, secret)
 		if verifyKey == "" {
@@ -89,40 +94,53 @@ func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	return c, nil
 }
 
+// decode64 decodes a key that starts with "base64:", in either alphabet, and padded or not.
 func decode64(key string) ([]byte, error) {
 	encoded, ok := strings.CutPrefix(key, "base64:")
 	if !ok {
 		return []byte(key), nil
 	}
 	// In a query a plus sign that was not escaped has become a space.
-	decoded, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(encoded, " ", "+"))
+	encoded = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/", " ", "+").Replace(encoded), "=")
+	decoded, err := base64.RawStdEncoding.DecodeString(encoded)
 	if err != nil {
 		return nil, errors.New("what follows base64: is not base64")
 	}
 	return decoded, nil
 }
 
-// parseKey parses a key to verify with.
+// parseKey parses a key to verify with, or to sign with: a public key, or a secret as []byte.
 func parseKey(key string) (any, error) {
 	raw, err := decode64(key)
 	if err != nil {
 		return nil, err
 	}
+	if len(raw) == 0 {
+		return nil, errors.New("it is empty")
+	}
 	if block, _ := pem.Decode(raw); block != nil {
 		public, err := x509.ParsePKIXPublicKey(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("PEM: %w", err)
+			return nil, errors.New("the PEM has no public key")
 		}
 		return public, nil
 	}
-	if json.Valid(raw) && raw[0] == '{' {
-		jwk, err := jwkset.NewJWKFromRawJSON(raw, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
-		if err != nil {
-			return nil, fmt.Errorf("JSON Web Key: %w", err)
-		}
-		return jwk.Key(), nil
+	if raw[0] != '{' || !json.Valid(raw) {
+		return raw, nil
 	}
-	return raw, nil
+	jwk, err := jwkset.NewJWKFromRawJSON(raw, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("JSON Web Key: %w", err)
+	}
+	switch k := jwk.Key().(type) {
+	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey:
+		return k, nil
+	case []byte:
+		if len(k) > 0 {
+			return k, nil
+		}
+	}
+	return nil, errors.New("the JSON Web Key is no public key, and no secret")
 }
 
 func authorizeJWT(issuer string, key []byte) func() (string, error) {

@@ -51,12 +51,16 @@ func TestVerify(t *testing.T) {
 	base := "base64:" + base64.StdEncoding.EncodeToString(secret)
 	soon, past := jwt.NewNumericDate(time.Now().Add(time.Minute)), jwt.NewNumericDate(time.Now().Add(-5*time.Minute))
 	valid := jwt.RegisteredClaims{Issuer: "me", ExpiresAt: soon}
+	odd := []byte{0xfb, 0xff, 0xfe, 0xff} // with both of the characters in which the alphabets differ
+
 	tests := []struct {
 		name, verifyKey, sig string
 		ok                   bool
 	}{
 		{"secret", string(secret), sign(t, jwt.SigningMethodHS256, secret, valid), true},
 		{"secret in base64", base, sign(t, jwt.SigningMethodHS256, secret, valid), true},
+		{"secret in base64, for URLs and unpadded", "base64:" + base64.RawURLEncoding.EncodeToString(odd), sign(t, jwt.SigningMethodHS256, odd, valid), true},
+		{"secret as a JSON Web Key", `{"kty":"oct","k":"Y2hhbmdlbWU"}`, sign(t, jwt.SigningMethodHS256, secret, valid), true},
 		{"public key in PEM", pemKey, sign(t, jwt.SigningMethodES256, private, valid), true},
 		{"public key as a JSON Web Key", string(jwk), sign(t, jwt.SigningMethodES256, private, valid), true},
 		{"public key in PEM in base64", "base64:" + base64.StdEncoding.EncodeToString([]byte(pemKey)), sign(t, jwt.SigningMethodES256, private, valid), true},
@@ -135,7 +139,10 @@ func TestParseURL(t *testing.T) {
 		{"ftp://localhost/", "", "absolute"},
 		{"http://localhost:SECRET/", "", "not a URL"},
 		{"http://localhost/?iss=me", "", "needs a key"},
-		{"http://localhost/?key=base64:SECRET!", "", "not base64"},
+		{"http://localhost/?iss=me&key=base64:SECRET!", "", "not base64"},
+		{"http://localhost/?iss=me&key=base64:", "", "empty"},
+		{"http://localhost/?iss=me&key=" + url.QueryEscape(fastly), "", "must be a secret"},
+		{"http://localhost/", "base64:", "empty"},
 		{"http://localhost/", "base64:SECRET!", "not base64"},
 		{"http://localhost/", `{"kty":"SECRET"}`, "JSON Web Key"},
 		{"http://localhost/", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "PEM"},

@@ -4,6 +4,7 @@
 package grip
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type Hold struct {
 	Mode     Mode
 	Channels []Channel
 	// Timeout is how long to hold in the mode Response, in whole seconds. 0: the proxy's default.
+	// Pushpin makes it five seconds at least.
 	Timeout time.Duration
 	// KeepAlive is sent, in the mode Stream, whenever the stream is idle for KeepAliveAfter, in whole
 	// seconds. Empty: nothing is.
@@ -84,9 +86,8 @@ func (hold Hold) Set(h http.Header) error {
 		h.Set(HeaderTimeout, seconds(hold.Timeout))
 	}
 	if hold.KeepAlive != "" {
-		// The format cstring has backslash escapes, as Go's quoting does for these characters.
-		text := strings.Trim(strconv.QuoteToASCII(hold.KeepAlive), `"`)
-		h.Set(HeaderKeepAlive, text+"; format=cstring; timeout="+seconds(hold.KeepAliveAfter))
+		text := base64.StdEncoding.EncodeToString([]byte(hold.KeepAlive)) // it may be anything
+		h.Set(HeaderKeepAlive, text+"; format=base64; timeout="+seconds(hold.KeepAliveAfter))
 	}
 	if hold.Next != "" {
 		h.Set(HeaderLink, "<"+hold.Next+">; rel=next; timeout="+seconds(hold.NextAfter))

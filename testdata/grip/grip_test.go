@@ -100,7 +100,7 @@ func TestHold(t *testing.T) {
 			name: "stream", hold: Hold{Mode: Stream, Channels: []Channel{{"a", "1"}}, KeepAlive: ": \"x\"\\\n\n", KeepAliveAfter: 20 * time.Second, Next: "/next?a=b", NextAfter: 30 * time.Second},
 			want: http.Header{
 				"Grip-Hold": {"stream"}, "Grip-Channel": {"a; prev-id=1"},
-				"Grip-Keep-Alive": {`: \"x\"\\\n\n; format=cstring; timeout=20`},
+				"Grip-Keep-Alive": {"OiAieCJcCgo=; format=base64; timeout=20"},
 				"Grip-Link":       {"</next?a=b>; rel=next; timeout=30"},
 			},
 		},

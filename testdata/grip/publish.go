@@ -66,7 +66,11 @@ func (e *PublishError) Error() string {
 	return fmt.Sprintf("publishing was refused with status %d (%s): %s", e.StatusCode, http.StatusText(e.StatusCode), e.Body)
 }
 
-var publishClient = http.Client{Timeout: 10 * time.Second}
+var publishClient = http.Client{
+	Timeout: 10 * time.Second,
+	// A redirect would make a GET of the POST, and its 200 would pass for a success.
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
 
 // encode returns the body of a request that publishes the items, or an error that wraps ErrTooLarge.
 func encode(items []Item) ([]byte, error) {

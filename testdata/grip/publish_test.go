@@ -19,6 +19,7 @@ func TestPublish(t *testing.T) {
 			t.Error(err)
 		}
 		got = r.Method + " " + r.RequestURI + " " + r.Header.Get("Content-Type") + " " + r.Header.Get("Authorization") + " " + string(body)
+		w.Header().Set("Location", "/elsewhere")
 		w.WriteHeader(status)
 		io.WriteString(w, answer)
 	}))
@@ -44,6 +45,11 @@ func TestPublish(t *testing.T) {
 	var refused *PublishError
 	if err := c.Publish(t.Context(), item); !errors.As(err, &refused) || refused.StatusCode != 403 || refused.Body != "no such token" {
 		t.Errorf("refused: got %v", err)
+	}
+
+	status = http.StatusMovedPermanently
+	if err := c.Publish(t.Context(), item); !errors.As(err, &refused) || refused.StatusCode != 301 {
+		t.Errorf("redirected: got %v", err)
 	}
 
 	server.Close()

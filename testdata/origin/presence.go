@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -35,9 +36,19 @@ func (p *presence) seen(c client, transport string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.last) < maxPresent {
-		p.last[present{c.channel, c.name, transport}] = time.Now()
+	who := present{c.channel, c.name, transport}
+	if _, here := p.last[who]; !here && len(p.last) >= maxPresent {
+		p.purge()
+		if len(p.last) >= maxPresent {
+			return
+		}
 	}
+	p.last[who] = time.Now()
+}
+
+// purge removes those who are gone; p.mu is held.
+func (p *presence) purge() {
+	maps.DeleteFunc(p.last, func(_ present, at time.Time) bool { return time.Since(at) > presenceTTL })
 }
 
 func (p *presence) gone(c client, transport string) {
@@ -50,11 +61,10 @@ func (p *presence) gone(c client, transport string) {
 func (p *presence) on(channel string) []present {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.purge()
 	here := []present{}
-	for who, at := range p.last {
-		if time.Since(at) > presenceTTL {
-			delete(p.last, who)
-		} else if who.channel == channel {
+	for who := range p.last {
+		if who.channel == channel {
 			here = append(here, who)
 		}
 	}

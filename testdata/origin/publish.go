@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,8 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	if err := o.grip.Publish(r.Context(), items(c.channel, m)...); err != nil {
+	// A publisher who goes away does not take back what is in the history already.
+	if err := o.grip.Publish(context.WithoutCancel(r.Context()), items(c.channel, m)...); err != nil {
 		log.Printf("publish to %q: %v", c.channel, err)
 		why := "the GRIP proxy does not answer"
 		if refused := new(grip.PublishError); errors.As(err, &refused) {

@@ -60,6 +60,9 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	echoed, _ := strconv.Atoi(r.Header.Get("Meta-Echoed"))
 	out := []grip.Event{}
 	for _, e := range in {
+		if len(out) > 0 && out[len(out)-1].Type == grip.Close {
+			break // nothing follows a close
+		}
 		switch e.Type {
 		case grip.Open:
 			w.Header().Set(grip.HeaderExtension, grip.Extension)
@@ -92,6 +95,7 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 			o.presence.gone(c, "socket")
 		}
 	}
+	w.Header().Set("Keep-Alive-Interval", "20") // seconds: so that an idle one is still seen here
 	w.Header().Set("Set-Meta-Echoed", strconv.Itoa(echoed))
 	w.Header().Set("Content-Type", grip.EventsType)
 	w.Write(grip.EncodeEvents(out...))
@@ -102,8 +106,9 @@ func (o *origin) obey(r *http.Request, c client, cmd command, echoed int) []grip
 	text := func(v any) grip.Event { return grip.Message(grip.Text, []byte(compactJSON(v))) }
 	switch {
 	case cmd.Close != 0:
-		if cmd.Close < 1000 || cmd.Close > 4999 || len(cmd.Reason) > 123 {
-			return []grip.Event{text(map[string]string{"error": "close takes a code from 1000 to 4999, and a reason of at most 123 bytes"})}
+		// The codes in between are not for an application to send: RFC 6455 section 7.4.
+		if cmd.Close != 1000 && (cmd.Close < 3000 || cmd.Close > 4999) || len(cmd.Reason) > 123 {
+			return []grip.Event{text(map[string]string{"error": "close takes the code 1000 or one from 3000 to 4999, and a reason of at most 123 bytes"})}
 		}
 		o.presence.gone(c, "socket")
 		return []grip.Event{grip.CloseEvent(cmd.Close, cmd.Reason)}
@@ -112,15 +117,10 @@ func (o *origin) obey(r *http.Request, c client, cmd command, echoed int) []grip
 	case cmd.After != nil:
 		// A subscription starts a moment after the client sees the WebSocket open, and a message
 		// may fall in between. So a client asks: once it is open, and when a prev is not its last id.
+		messages, start, _, gap := o.history.after(c.channel, *cmd.After)
 		var events []grip.Event
-		messages, last, gap := o.history.after(c.channel, *cmd.After)
 		if *cmd.After == "" || gap {
-			if *cmd.After == "" {
-				messages = nil // a new client starts with what comes next
-			} else if len(messages) > 0 {
-				last = messages[0].Prev
-			}
-			events = append(events, text(map[string]any{"start": last, "gap": gap && *cmd.After != ""}))
+			events = append(events, text(map[string]any{"start": start, "gap": gap}))
 		}
 		for _, m := range messages {
 			events = append(events, text(m))

@@ -23,8 +23,9 @@ function pane(id) {
   const list = section.querySelector('.messages');
   return {
     state(state, text = state) {
+      const shown = section.querySelector('.state');
       section.dataset.state = state;
-      section.querySelector('.state').textContent = text;
+      if (shown.textContent !== text) shown.textContent = text; // each change is read out
     },
     // show appends a message. Its text is shown as text, whatever it looks like.
     show(text, at) {
@@ -93,8 +94,9 @@ function startSocket() {
       if (value?.start !== undefined) {
         if (value.gap) view.note('some messages are forgotten');
         last = value.start;
-        waiting.filter((m) => m.prev === last).forEach(take);
+        const early = waiting;
         waiting = [];
+        early.forEach(take);
       } else if (value?.id) {
         take(value);
       } else {
@@ -117,6 +119,7 @@ function startSocket() {
 function startEvents() {
   const view = pane('events');
   let source;
+  let timer;
   let last = '';
 
   function connect() {
@@ -128,7 +131,10 @@ function startEvents() {
       last = event.lastEventId || last;
       view.show(message?.text ?? event.data, message?.at);
     };
-    source.addEventListener('gap', () => view.note('some messages are forgotten'));
+    source.addEventListener('start', (event) => {
+      last = event.lastEventId;
+      if (parsed(event.data)?.gap) view.note('some messages are forgotten');
+    });
     source.onerror = () => {
       if (source.readyState === EventSource.CLOSED) retry();
       else view.state('reconnecting');
@@ -138,7 +144,8 @@ function startEvents() {
   function retry() {
     source.close();
     view.state('reconnecting');
-    setTimeout(connect, retryAfter);
+    clearTimeout(timer);
+    timer = setTimeout(connect, retryAfter);
   }
 
   view.onDrop(retry);
@@ -146,10 +153,11 @@ function startEvents() {
   connect();
 }
 
-// A long-poll is one request after the other, each for what comes after the last message. The first
-// asks, with an empty id, where to start.
+// A long-poll is one request after the other, each for what comes after the last message. One with an
+// empty id is answered at once: it shows that there is a connection, and says where to start.
 async function startPoll() {
   const view = pane('poll');
+  let connected = false;
   let last = '';
   let abort;
   view.onDrop(() => abort.abort());
@@ -158,12 +166,15 @@ async function startPoll() {
   for (;;) {
     abort = new AbortController();
     try {
-      view.state('connected', 'waiting for a message');
-      const response = await fetch(target('/poll', { after: last }), { signal: abort.signal });
+      const response = await fetch(target('/poll', { after: connected ? last : '' }), { signal: abort.signal });
       if (!response.ok) throw new Error(`status ${response.status}`);
       const text = await response.text();
       const answer = parsed(text);
-      if (answer?.messages) {
+      if (!connected) {
+        connected = true;
+        view.state('connected', 'waiting for a message');
+        last ||= answer.last;
+      } else if (answer?.messages) {
         if (answer.gap) view.note('some messages are forgotten');
         for (const message of answer.messages) view.show(message.text, message.at);
         last = answer.last;
@@ -171,6 +182,7 @@ async function startPoll() {
         view.show(text);
       }
     } catch (error) {
+      connected = false;
       view.state('reconnecting', `reconnecting (${error.message})`);
       await new Promise((resolve) => setTimeout(resolve, retryAfter));
     }
