@@ -608,6 +608,18 @@ func testPastTheProxy(t *testing.T, p *project) {
 			t.Errorf("signature %s, /socket: %s", name, resp.Status)
 		}
 	}
+	// A hold says where the client is, so that the proxy notices what came between the answer and it.
+	last := say(t, p, "holds", "hello").ID
+	for _, name := range []string{"stream", "events", "poll"} {
+		resp := signed(t, "GET", "http://"+p.Origin+"/"+name+"?channel=holds", good, "", "")
+		want := []string{"holds", "holds:" + name + "; prev-id=" + last}
+		if got := resp.Header[grip.HeaderChannel]; !slices.Equal(got, want) {
+			t.Errorf("/%s holds with the channels %q, want %q", name, got, want)
+		}
+		if link := resp.Header.Get(grip.HeaderLink); name != "poll" && !strings.HasPrefix(link, "</"+name+"?channel=holds&") {
+			t.Errorf("/%s says %q of where to ask for what was missed", name, link)
+		}
+	}
 	for _, tt := range []struct {
 		contentType, body string
 		status            int
