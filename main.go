@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -66,8 +67,7 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 
 	resp, err := r.Send(ctx, backend)
 	if err != nil {
-		log.Printf("send to backend %q: %v", backend, err)
-		fail(w, fsthttp.StatusBadGateway)
+		fail(w, sendFailed(err))
 		return
 	}
 	if resp.StatusCode < 200 {
@@ -102,6 +102,23 @@ func upgradesToWebSocket(h fsthttp.Header) bool {
 		}
 	}
 	return false
+}
+
+// sendFailed logs why the backend gave no response, and returns the status for the client.
+func sendFailed(err error) int {
+	if errors.Is(err, fsthttp.ErrBackendNotFound) {
+		log.Printf("send: there is no backend %q; to make it: fastly backend create --name=%[1]s --address=HOST --port=443 --version=latest --autoclone", backend)
+		return fsthttp.StatusInternalServerError
+	}
+	log.Printf("send to backend %q: %v", backend, err)
+	var detail fsthttp.SendError
+	if errors.As(err, &detail) {
+		switch detail.Cause() {
+		case fsthttp.SendErrorDNSTimeout, fsthttp.SendErrorConnectionTimeout, fsthttp.SendErrorHTTPResponseTimeout:
+			return fsthttp.StatusGatewayTimeout
+		}
+	}
+	return fsthttp.StatusBadGateway
 }
 
 // fail answers a request that could not be passed on. The cause is for the log alone: it may name

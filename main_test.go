@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"log"
 	"os"
 	"regexp"
@@ -66,6 +68,31 @@ func TestHandle(t *testing.T) {
 				t.Errorf("log %q says how to enable Fanout: %t", logged, enable)
 			}
 		})
+	}
+}
+
+// The platform tells why there was no response; the status tells the client what that means for it.
+func TestSendFailed(t *testing.T) {
+	because := func(cause fsthttp.SendError) error { return fmt.Errorf("poll: %w", cause) }
+	tests := []struct {
+		err    error
+		status int
+		logged string
+	}{
+		{because(fsthttp.SendError{Tag: fsthttp.SendErrorHTTPResponseTimeout}), 504, `send to backend "origin"`},
+		{because(fsthttp.SendError{Tag: fsthttp.SendErrorConnectionTimeout}), 504, `send to backend "origin"`},
+		{because(fsthttp.SendError{Tag: fsthttp.SendErrorDNSTimeout}), 504, `send to backend "origin"`},
+		{because(fsthttp.SendError{Tag: fsthttp.SendErrorConnectionRefused}), 502, `send to backend "origin"`},
+		{because(fsthttp.SendError{Tag: fsthttp.SendErrorTLSCertificateError}), 502, `send to backend "origin"`},
+		{errors.New("another"), 502, `send to backend "origin": another`},
+		{fsthttp.ErrBackendNotFound, 500, "fastly backend create --name=origin"},
+	}
+	for _, tt := range tests {
+		var status int
+		logged := captureLog(t, func() { status = sendFailed(tt.err) })
+		if status != tt.status || !strings.Contains(logged, tt.logged) {
+			t.Errorf("%v: got status %d and the log %q", tt.err, status, logged)
+		}
 	}
 }
 

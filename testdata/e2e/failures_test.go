@@ -1,0 +1,78 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFailures has the origin fail in each way, on the normal door: the client gets a status that says
+// which, and not a word of where the origin is; the log has the cause.
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	p.edit(t, "fastly.toml", "override_host = ", "first_byte_timeout_ms = 1000\n    override_host = ")
+	origin := startRawOrigin(t, p.Origin)
+	p.serve(t)
+
+	never := func(net.Conn) { time.Sleep(3 * time.Second) } // longer than the timeout above
+	tests := []struct {
+		name   string
+		answer func(net.Conn)
+		status string
+	}{
+		{"no response", func(net.Conn) {}, "502 Bad Gateway"},
+		{"reset", func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0) }, "502 Bad Gateway"},
+		{"nonsense", func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n") }, "502 Bad Gateway"},
+		{"half a status line", func(conn net.Conn) { io.WriteString(conn, "HTTP/1.1 20") }, "502 Bad Gateway"},
+		// Viceroy does not tell a timeout from another failure; that it is a 504 where the platform
+		// tells, TestSendFailed tests at the root.
+		{"no response in time", never, "502 Bad Gateway"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			origin.expectFunc(t.Name(), tt.answer)
+			checkFailure(t, p, t.Name(), tt.status)
+			p.waitForLog(t, `send to backend "origin"`)
+		})
+	}
+	t.Run("then a response", func(t *testing.T) {
+		origin.expect(t.Name(), "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+		if got := p.roundTrip(t, postFor(t.Name())); !strings.HasPrefix(got, "HTTP/1.1 204 ") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// TestNoBackend runs the app where the service has no backend of that name.
+func TestNoBackend(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	p.edit(t, "fastly.toml", "[local_server.backends.origin]", "[local_server.backends.other]")
+	p.serve(t)
+	checkFailure(t, p, "none", "500 Internal Server Error")
+	p.waitForLog(t, `there is no backend "origin"; to make it: fastly backend create --name=origin `)
+}
+
+func postFor(id string) string {
+	return fmt.Sprintf("POST / HTTP/1.1\r\nHost: example.com\r\nX-Test: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", id)
+}
+
+func checkFailure(t *testing.T, p *project, id, status string) {
+	t.Helper()
+	got := strings.ToLower(p.roundTrip(t, postFor(id)))
+	_, text, _ := strings.Cut(status, " ")
+	for _, want := range []string{"http/1.1 " + status + "\r\n", "\r\ncache-control: no-store\r\n", "\r\ncontent-type: text/plain", "\r\n" + text + "\n\r\n"} {
+		if !strings.Contains(got, strings.ToLower(want)) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+	for _, internal := range []string{"localhost", "127.0.0.1", "origin", "goroutine", "sdk"} {
+		if strings.Contains(got, internal) {
+			t.Errorf("got %q, which names %q", got, internal)
+		}
+	}
+}
