@@ -1,0 +1,313 @@
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+)
+
+// wire runs the app in Viceroy alone, between a client that writes bytes and two servers that read
+// them: one is the origin, the other is in Pushpin's place, as the target of handoffs.
+type wire struct {
+	*project
+	origin, fanout *wireServer
+}
+
+func newWire(t *testing.T) *wire {
+	t.Helper()
+	p := newProject(t)
+	w := &wire{project: p, origin: newWireServer(t, p.Origin), fanout: newWireServer(t, local(p.ProxyPort))}
+	p.run(t, p.dir, tools.Fastly, "compute", "build", "--non-interactive", "--metadata-disable")
+	cmd := exec.Command(tools.Viceroy, "-v", "-C", "fastly.toml", "--addr", p.addr,
+		"--local-pushpin-proxy-port", strconv.Itoa(p.ProxyPort), "bin/main.wasm")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
+	viceroy, err := chain.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(viceroy.Stop)
+	if err := viceroy.WaitForListener(t.Context(), p.addr); err != nil {
+		t.Fatal(err)
+	}
+	for len(w.origin.requests) > 0 { // Viceroy's own, to see whether the origin is up
+		<-w.origin.requests
+	}
+	return w
+}
+
+// wireRequest is a request as its bytes arrived.
+type wireRequest struct {
+	line    string   // the request line
+	headers []string // the header lines
+	body    string   // less its chunks
+}
+
+// wireServer reads requests, and answers each with the bytes of answer.
+type wireServer struct {
+	requests chan wireRequest
+	answers  chan string // the next answer; without one it is a 200 with the body "ok"
+}
+
+func newWireServer(t *testing.T, addr string) *wireServer {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	s := &wireServer{requests: make(chan wireRequest, 100), answers: make(chan string, 100)}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.serve(conn)
+		}
+	}()
+	return s
+}
+
+func (s *wireServer) serve(conn net.Conn) {
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	for {
+		req, err := readWire(r)
+		if err != nil {
+			return
+		}
+		s.requests <- req
+		answer := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+		select {
+		case answer = <-s.answers:
+		default:
+		}
+		if _, err := io.WriteString(conn, answer); err != nil || !strings.Contains(answer, "\r\nContent-Length: 2\r\n") {
+			return // what ends other answers is the end of the connection
+		}
+	}
+}
+
+func readWire(r *bufio.Reader) (req wireRequest, err error) {
+	var chunked bool
+	var length int64
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return req, err
+		}
+		line, ok := strings.CutSuffix(line, "\r\n")
+		if !ok {
+			return req, errors.New("a bare line feed")
+		}
+		if line == "" {
+			break
+		}
+		if req.line == "" {
+			req.line = line
+			continue
+		}
+		req.headers = append(req.headers, line)
+		name, value, _ := strings.Cut(line, ": ")
+		switch strings.ToLower(name) {
+		case "transfer-encoding":
+			chunked = true
+		case "content-length":
+			if length, err = strconv.ParseInt(value, 10, 64); err != nil {
+				return req, err
+			}
+		}
+	}
+	body := io.LimitReader(r, length)
+	if chunked {
+		body = httputil.NewChunkedReader(r)
+	}
+	content, err := io.ReadAll(body)
+	if err == nil && chunked {
+		_, err = r.Discard(len("\r\n")) // after the last chunk: there are no trailers
+	}
+	req.body = string(content)
+	return req, err
+}
+
+// send writes the bytes to the app, on a connection of its own.
+func (w *wire) send(t *testing.T, request string) net.Conn {
+	t.Helper()
+	conn := w.dial(t)
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// arrived returns the request that arrives, and through which door.
+func (w *wire) arrived(t *testing.T) (req wireRequest, fanout bool) {
+	t.Helper()
+	select {
+	case req = <-w.origin.requests:
+		return req, false
+	case req = <-w.fanout.requests:
+		return req, true
+	case <-time.After(patience):
+		t.Fatal("nothing arrived")
+		return req, false
+	}
+}
+
+// TestRequests says what of a request arrives: the bytes that the client sent, but for these changes
+// of the platform.
+//
+//   - Header names are in lower case: they are case-insensitive (RFC 9110 section 5.1). Names may change
+//     places; the lines of one name keep their order, which alone has a meaning (section 5.3).
+//   - Host is the backend's override_host; on a handoff, locally, the address of Pushpin.
+//   - A handoff has Pushpin-Route, the name of the backend, and never the client's.
+//   - What is sent without a body has Content-Length: 0, as the SDK always sends one.
+//   - A target is sent in origin-form, and * as /; a fragment is cut off (RFC 9112 section 3.2).
+//   - Chunks are cut anew, and trailers are dropped, as a recipient may (RFC 9110 section 6.5.1).
+//   - Where both Transfer-Encoding and Content-Length came, the second is dropped (RFC 9112 section 6.3).
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	long := strings.Repeat("x", 6000)
+	var many strings.Builder
+	for i := range 80 {
+		fmt.Fprintf(&many, "X-%d: %d\r\n", i, i)
+	}
+	binary := make([]byte, 1<<20)
+	for i := range binary {
+		binary[i] = byte(i * 7)
+	}
+	type test struct {
+		name, line string
+		headers    string // besides Host
+		body       string // as sent
+		target     string // that arrives, where it is another
+		less       string // the headers that do not arrive
+		arrives    string // the body that arrives, where it is another
+	}
+	var tests []test
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "QUERY", "M-SEARCH", "BREW", "get", "Post"} {
+		tests = append(tests, test{name: "method " + method, line: method + " /"})
+	}
+	for _, target := range []string{
+		"/a%2Fb", "/a%2fb", "//double//slashes", "/dot/./segments/../x", "/?", "/empty?query=", "/a+b?c+d", "/a;b=c?d;e", "/*",
+		"/50%off", "/%", "/%zz?%zz", "/caf%C3%A9", "/caf%E9", "/" + long, "/?" + long, "/[x]{y}|'!$&()*,=:@~",
+	} {
+		for _, method := range []string{"GET", "POST"} {
+			tests = append(tests, test{name: fmt.Sprintf("%s %.30s", method, target), line: method + " " + target})
+		}
+	}
+	for _, method := range []string{"GET", "POST"} {
+		for name, headers := range map[string]string{
+			"repeated":        "X-A: 1\r\nX-B: 2\r\nX-A: 3\r\nX-A: 1\r\n",
+			"empty":           "X-Empty:\r\n",
+			"bytes":           "X-Latin-1: caf\xe9\r\nX-UTF-8: caf\xc3\xa9\r\n",
+			"eighty":          many.String(),
+			"long":            "X-Long: " + long + "\r\n",
+			"cookies":         "Cookie: a=1\r\nCookie: b=2; c=3\r\n",
+			"connection":      "Connection: X-Named\r\nX-Named: 1\r\nKeep-Alive: timeout=5\r\n",
+			"te":              "TE: trailers\r\n",
+			"range":           "Range: bytes=0-9\r\nIf-Range: \"x\"\r\n",
+			"conditional":     "If-None-Match: \"x\", W/\"y\"\r\nIf-Modified-Since: Mon, 23 Nov 2026 12:00:00 GMT\r\n",
+			"forwarded":       "X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4;proto=https\r\nX-Forwarded-Proto: https\r\nVia: 1.1 x\r\n",
+			"accept-encoding": "Accept-Encoding: gzip, br\r\n",
+			"of a proxy":      "Grip-Sig: forged\r\nFastly-FF: x\r\nCDN-Loop: y\r\n",
+		} {
+			tests = append(tests, test{name: method + " headers: " + name, line: method + " /", headers: headers})
+		}
+	}
+	tests = append(tests,
+		test{name: "GET with the client's route", line: "GET /", headers: "Pushpin-Route: other\r\n", less: "pushpin-route: other"},
+		test{name: "absolute form", line: "POST http://other.example/x", target: "/x"},
+		test{name: "asterisk", line: "OPTIONS *", target: "/"},
+		test{name: "fragment", line: "POST /x?y#z", target: "/x?y"},
+		test{name: "body of fixed length", line: "POST /", headers: "Content-Length: 5\r\n", body: "hello"},
+		test{name: "empty body", line: "POST /", headers: "Content-Length: 0\r\n"},
+		test{name: "body of a GET", line: "GET /", headers: "Content-Length: 5\r\n", body: "hello"},
+		test{name: "body of a DELETE", line: "DELETE /", headers: "Content-Length: 5\r\n", body: "hello"},
+		test{name: "chunked body", line: "POST /", headers: "Transfer-Encoding: chunked\r\n", body: "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", arrives: "abcde"},
+		test{name: "chunked body with trailers", line: "POST /", headers: "Trailer: X-T\r\nTransfer-Encoding: chunked\r\n", body: "3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n", arrives: "abc"},
+		test{name: "1 MiB of binary", line: "POST /", headers: "Content-Length: 1048576\r\n", body: string(binary)},
+		test{name: "both lengths", line: "POST /", headers: "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", body: "5\r\nabcde\r\n0\r\n\r\n", arrives: "abcde", less: "content-length: 3"},
+		test{name: "the same length twice", line: "POST /", headers: "Content-Length: 3\r\nContent-Length: 3\r\n", body: "abc", less: "content-length: 3"},
+	)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := w.send(t, tt.line+" HTTP/1.1\r\nHost: example.com\r\n"+tt.headers+"\r\n"+tt.body)
+			defer conn.Close()
+			got, fanout := w.arrived(t)
+
+			method, target, _ := strings.Cut(tt.line, " ")
+			if tt.target != "" {
+				target = tt.target
+			}
+			if want := method + " " + target + " HTTP/1.1"; got.line != want {
+				t.Errorf("the request line is %.200q, want %.200q", got.line, want)
+			}
+			if want := method == "GET" || method == "HEAD"; fanout != want {
+				t.Errorf("handed off: %t, want %t", fanout, want)
+			}
+			if want := expectedHeaders(tt.headers, tt.less, fanout, w); !slices.Equal(byName(got.headers), want) {
+				t.Errorf("the headers are\n%.3000q, want\n%.3000q", byName(got.headers), want)
+			}
+			want := tt.body
+			if tt.arrives != "" {
+				want = tt.arrives
+			}
+			if got.body != want {
+				t.Errorf("the body has %d bytes, %.50q; want %d, %.50q", len(got.body), got.body, len(want), want)
+			}
+			if response, err := bufio.NewReader(conn).ReadString('\n'); !strings.HasPrefix(response, "HTTP/1.1 200 ") {
+				t.Errorf("the response is %q, %v", response, err)
+			}
+		})
+	}
+}
+
+// expectedHeaders returns the headers that should arrive of those sent, with the platform's changes.
+func expectedHeaders(sent, less string, fanout bool, w *wire) []string {
+	headers := []string{"host: " + w.Origin}
+	if fanout {
+		headers = []string{"host: " + local(w.ProxyPort), "pushpin-route: origin"}
+	}
+	framed := fanout
+	for line := range strings.SplitSeq(strings.TrimSuffix(sent, "\r\n"), "\r\n") {
+		if line == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(line, ":")
+		line = strings.ToLower(name) + ": " + strings.TrimPrefix(value, " ")
+		if line == less {
+			less = ""
+			continue
+		}
+		framed = framed || strings.EqualFold(name, "Content-Length") || strings.EqualFold(name, "Transfer-Encoding")
+		headers = append(headers, line)
+	}
+	if !framed {
+		headers = append(headers, "content-length: 0")
+	}
+	return byName(headers)
+}
+
+// byName sorts header lines by name, and leaves those of one name in their order.
+func byName(headers []string) []string {
+	sorted := slices.Clone(headers)
+	slices.SortStableFunc(sorted, func(a, b string) int {
+		nameA, _, _ := strings.Cut(a, ":")
+		nameB, _, _ := strings.Cut(b, ":")
+		return strings.Compare(nameA, nameB)
+	})
+	return sorted
+}
