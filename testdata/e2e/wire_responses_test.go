@@ -1,0 +1,298 @@
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shirou/gopsutil/v4/process"
+)
+
+// wireResponse is a response as its bytes arrived.
+type wireResponse struct {
+	status  string // the code
+	headers []string
+	body    string
+	err     error // how the body broke off; nil if it is whole
+}
+
+// receive reads one response to a request with the method.
+func receive(r *bufio.Reader, method string) (resp wireResponse, err error) {
+	for first := true; ; first = false {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return resp, fmt.Errorf("the head broke off: %w", err)
+		}
+		line = strings.TrimSuffix(line, "\r\n")
+		if line == "" {
+			break
+		}
+		if first {
+			_, resp.status, _ = strings.Cut(line, " ")
+			resp.status, _, _ = strings.Cut(resp.status, " ")
+			continue
+		}
+		resp.headers = append(resp.headers, line)
+	}
+	var body io.Reader = r // until close
+	for _, line := range resp.headers {
+		if length, ok := strings.CutPrefix(line, "content-length: "); ok {
+			n, err := strconv.ParseInt(length, 10, 64)
+			if err != nil {
+				return resp, err
+			}
+			body = exactly{r, &n}
+		} else if line == "transfer-encoding: chunked" {
+			body = httputil.NewChunkedReader(r)
+		}
+	}
+	if method == "HEAD" || resp.status[0] == '1' || resp.status == "204" || resp.status == "304" {
+		return resp, nil
+	}
+	content, err := io.ReadAll(body)
+	resp.body, resp.err = string(content), err
+	return resp, nil
+}
+
+// exactly reads n bytes, and has an error if there are fewer.
+type exactly struct {
+	r io.Reader
+	n *int64
+}
+
+func (e exactly) Read(p []byte) (int, error) {
+	if *e.n == 0 {
+		return 0, io.EOF
+	}
+	n, err := e.r.Read(p[:min(int64(len(p)), *e.n)])
+	*e.n -= int64(n)
+	if errors.Is(err, io.EOF) && *e.n > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// TestResponses says what of a response arrives at the client: the bytes that the origin sent, but for
+// these changes of the platform.
+//
+//   - Header names are in lower case, and may change places, as in requests.
+//   - The reason phrase is the usual one for the status: a client should ignore it (RFC 9112 section 4).
+//   - A response without Date gets one, which whoever has a clock must add (RFC 9110 section 6.6.1).
+//   - What the origin ends by closing the connection is sent in chunks. Chunks are cut anew.
+//   - Trailers are dropped, as a recipient may (RFC 9110 section 6.5.1).
+//   - Interim responses (103) are not forwarded: the SDK does not see them.
+func TestResponses(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	long := strings.Repeat("x", 9000)
+	var many strings.Builder
+	for i := range 80 {
+		fmt.Fprintf(&many, "X-%d: %d\r\n", i, i)
+	}
+	large := strings.Repeat("0123456789abcdef", 1<<16)
+	type test struct {
+		name, method string
+		status       int
+		headers      string // as sent; the framing is among them
+		body         string // as sent
+		arrives      string // the body that arrives, where it is another
+		framing      string // the framing header that arrives, where it is another
+		cut          bool   // the client can tell that the body is not whole
+		before       string // interim responses
+	}
+	var tests []test
+	for _, status := range []int{
+		200, 201, 202, 203, 206, 207, 208, 226, 300, 301, 302, 303, 305, 307, 308,
+		400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451,
+		500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511, 599,
+	} {
+		tests = append(tests, test{name: fmt.Sprint("status ", status), status: status, headers: "Content-Length: 2\r\n", body: "ok"})
+	}
+	tests = append(tests,
+		test{name: "204", status: 204},
+		test{name: "205", status: 205, headers: "Content-Length: 0\r\n"},
+		test{name: "304", status: 304, headers: "ETag: \"x\"\r\n"},
+		test{name: "HEAD", method: "HEAD", status: 200, headers: "Content-Length: 12345\r\n"},
+		test{name: "early hints", status: 200, before: "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n", headers: "Content-Length: 2\r\n", body: "ok"},
+		test{name: "fixed length", status: 200, headers: "Content-Length: 5\r\n", body: "hello"},
+		test{name: "zero length", status: 200, headers: "Content-Length: 0\r\n"},
+		test{name: "chunked", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", arrives: "abcde"},
+		test{name: "until close", status: 200, body: "hello", framing: "transfer-encoding: chunked"},
+		test{name: "1 MiB", status: 200, headers: "Content-Length: 1048576\r\n", body: large},
+		test{name: "trailers", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n", arrives: "abc"},
+		test{name: "compressed", status: 200, headers: "Content-Encoding: gzip\r\nContent-Length: 4\r\n", body: "\x1f\x8b\x08\x00"},
+		test{name: "repeated header", status: 200, headers: "X-A: 1\r\nX-B: 2\r\nX-A: 3\r\nX-A: 1\r\nContent-Length: 2\r\n", body: "ok"},
+		test{name: "cookies", status: 200, headers: "Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2, c\r\nContent-Length: 2\r\n", body: "ok"},
+		test{name: "empty header", status: 200, headers: "X-Empty:\r\nContent-Length: 2\r\n", body: "ok"},
+		test{name: "bytes in a header", status: 200, headers: "X-Latin-1: caf\xe9\r\nX-UTF-8: caf\xc3\xa9\r\nContent-Length: 2\r\n", body: "ok"},
+		test{name: "eighty headers", status: 200, headers: many.String() + "Content-Length: 2\r\n", body: "ok"},
+		test{name: "9,000 bytes of header", status: 200, headers: "X-Long: " + long + "\r\nContent-Length: 2\r\n", body: "ok"},
+		test{name: "its own date", status: 200, headers: "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 2\r\n", body: "ok"},
+		test{name: "what looks like the platform's", status: 200, headers: "Server: x\r\nVia: 1.1 y\r\nX-Served-By: z\r\nAge: 1\r\nSurrogate-Key: k\r\nContent-Length: 2\r\n", body: "ok"},
+		test{name: "cut short of its length", status: 200, headers: "Content-Length: 100\r\n", body: "hello", cut: true},
+		test{name: "cut short between chunks", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\n", arrives: "hello", cut: true},
+		test{name: "cut short within a chunk", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\nff\r\nhel", arrives: "hellohel", cut: true},
+		test{name: "chunks that are none", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\nnonsense\r\n", arrives: "hello", cut: true},
+	)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.method == "" {
+				tt.method = "POST"
+			}
+			server := w.origin
+			if tt.method == "HEAD" {
+				server = w.fanout
+			}
+			server.answers <- fmt.Sprintf("%sHTTP/1.1 %d A Reason\r\n%s\r\n%s", tt.before, tt.status, tt.headers, tt.body)
+			conn := w.send(t, tt.method+" / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n")
+			defer conn.Close()
+			got, err := receive(bufio.NewReader(conn), tt.method)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.arrived(t)
+			if got.status != fmt.Sprint(tt.status) {
+				t.Errorf("the status is %s, want %d", got.status, tt.status)
+			}
+			want := []string{}
+			for line := range strings.SplitSeq(strings.TrimSuffix(tt.headers, "\r\n"), "\r\n") {
+				if name, value, ok := strings.Cut(line, ":"); ok {
+					want = append(want, strings.ToLower(name)+": "+strings.TrimPrefix(value, " "))
+				}
+			}
+			if tt.framing != "" {
+				want = append(want, tt.framing)
+			}
+			headers := byName(got.headers)
+			if !strings.Contains(tt.headers, "Date: ") {
+				headers = slices.DeleteFunc(headers, func(line string) bool { return strings.HasPrefix(line, "date: ") })
+				if len(headers) != len(got.headers)-1 {
+					t.Error("it got no Date")
+				}
+			}
+			if !slices.Equal(headers, byName(want)) {
+				t.Errorf("the headers are\n%.3000q, want\n%.3000q", headers, byName(want))
+			}
+			body := tt.body
+			if tt.arrives != "" {
+				body = tt.arrives
+			}
+			if got.body != body || (got.err != nil) != tt.cut {
+				t.Errorf("the body is %.50q (%d bytes), %v; want %.50q, and to see it cut short: %t", got.body, len(got.body), got.err, body, tt.cut)
+			}
+		})
+	}
+}
+
+var heap = regexp.MustCompile(`using ([0-9.]+) MiB of WebAssembly heap`)
+
+// TestLarge streams 256 MiB, to a client that first does not read and then does. It passes the sandbox
+// by, whose heap stays as it is, and nothing stores it meanwhile: the host's memory stays too, and the
+// origin is held up.
+func TestLarge(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	const size = 256 << 20
+	l, err := net.Listen("tcp", p.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	sent := make(chan int64, 1)
+	stuck := make(chan int64, 1)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				if req, err := readWire(bufio.NewReader(conn)); err != nil || !strings.HasPrefix(req.line, "POST ") {
+					return
+				}
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
+				chunk := make([]byte, 1<<20)
+				var n int64
+				for n < size {
+					conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+					m, err := conn.Write(chunk[:min(int64(len(chunk)), size-n)])
+					n += int64(m)
+					if err != nil { // the client does not read: go on when it does
+						select {
+						case stuck <- n:
+						default:
+						}
+					}
+				}
+				sent <- n
+			}()
+		}
+	}()
+	p.serve(t)
+	viceroy := p.viceroy(t)
+	rss := func() uint64 {
+		info, err := viceroy.MemoryInfo()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.RSS
+	}
+	before := rss()
+
+	conn := p.dial(t)
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	select {
+	case n := <-stuck:
+		if n > size/4 {
+			t.Errorf("%d MiB were taken from the origin for a client that does not read", n>>20)
+		}
+	case <-time.After(patience):
+		t.Error("a client that does not read does not hold up the origin")
+	}
+	if grown := int64(rss() - before); grown > 64<<20 {
+		t.Errorf("for a client that does not read the host's memory grew by %d MiB", grown>>20)
+	}
+	conn.SetDeadline(time.Now().Add(2 * patience))
+	n, err := io.Copy(io.Discard, conn)
+	if err != nil || n < size {
+		t.Fatalf("got %d bytes, %v", n, err)
+	}
+	if got := <-sent; got != size {
+		t.Errorf("the origin sent %d bytes", got)
+	}
+	if grown := int64(rss() - before); grown > 64<<20 {
+		t.Errorf("the host's memory grew by %d MiB", grown>>20)
+	}
+	p.waitForLog(t, "MiB of WebAssembly heap")
+	for _, match := range heap.FindAllStringSubmatch(p.log.String(), -1) {
+		if mib, err := strconv.ParseFloat(match[1], 64); err != nil || mib > 16 {
+			t.Errorf("a sandbox was %s", match[0])
+		}
+	}
+}
+
+// viceroy returns the process that serves the project's app.
+func (p *project) viceroy(t *testing.T) *process.Process {
+	t.Helper()
+	all, err := process.Processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, proc := range all {
+		if args, _ := proc.CmdlineSlice(); slices.Contains(args, p.addr) && strings.HasSuffix(args[0], "viceroy") {
+			return proc
+		}
+	}
+	t.Fatal("Viceroy does not run")
+	return nil
+}
