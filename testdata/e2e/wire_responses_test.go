@@ -33,6 +33,9 @@ func receive(r *bufio.Reader, method string) (resp wireResponse, err error) {
 			return resp, fmt.Errorf("the head broke off: %w", err)
 		}
 		line = strings.TrimSuffix(line, "\r\n")
+		if first && !strings.HasPrefix(line, "HTTP/1.") {
+			return resp, fmt.Errorf("%.50q is no status line", line)
+		}
 		if line == "" {
 			break
 		}

@@ -1,0 +1,242 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// TestSmuggling sends requests that a proxy and an origin might read differently, with another request
+// hidden in them, and then an honest one on the same connection. The app refuses them, or passes them
+// on in a form that has one reading; the honest request gets its own answer, or the connection is
+// closed; the hidden one never arrives.
+// Source: RFC 9112 section 11.2
+func TestSmuggling(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	const hidden = "POST /hidden HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
+	chunkOf := func(body string) string { return fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body) }
+	tests := []struct{ name, request string }{
+		{"length and chunks, the length shorter", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunkOf(hidden)},
+		{"length and chunks, the length longer", fmt.Sprintf("Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", len("0\r\n\r\n"+hidden)) + hidden},
+		{"two lengths", "Content-Length: 0\r\nContent-Length: 70\r\n\r\n" + hidden},
+		{"two lengths in one line", "Content-Length: 0, 70\r\n\r\n" + hidden},
+		{"a length with a sign", "Content-Length: +0\r\n\r\n" + hidden},
+		{"a length with a space in it", "Content-Length: 0 0\r\n\r\n" + hidden},
+		{"a length in hexadecimal", "Content-Length: 0x0\r\n\r\n" + hidden},
+		{"a space before the colon", "Content-Length : 70\r\n\r\n" + hidden},
+		{"another coding", "Transfer-Encoding: xchunked\r\n\r\n" + chunkOf(hidden)},
+		{"chunked, and then another coding", "Transfer-Encoding: chunked, identity\r\n\r\n" + chunkOf(hidden)},
+		{"two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n" + chunkOf(hidden)},
+		{"a coding on a folded line", "Transfer-Encoding:\r\n chunked\r\n\r\n" + chunkOf(hidden)},
+		{"a vertical tab before the coding", "Transfer-Encoding: \vchunked\r\n\r\n" + chunkOf(hidden)},
+		{"a chunk size that is none", "Transfer-Encoding: chunked\r\n\r\nzz\r\n" + hidden + "\r\n0\r\n\r\n"},
+		{"a chunk size that overflows", "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n" + hidden + "\r\n0\r\n\r\n"},
+		{"a negative chunk size", "Transfer-Encoding: chunked\r\n\r\n-1\r\n" + hidden + "\r\n0\r\n\r\n"},
+		{"a chunk that is longer than its size", "Transfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n0\r\n\r\n" + hidden},
+		{"bare line feeds", "Content-Length: 0\n\n" + hidden},
+		{"a bare carriage return in a value", "X-A: b\rContent-Length: 70\r\n\r\n" + hidden},
+		{"a line feed in a value", "X-A: b\nContent-Length: 70\r\n\r\n" + hidden},
+		{"a null byte in a value", "X-A: b\x00\r\nContent-Length: 70\r\n\r\n" + hidden},
+		{"a header line without a name", ": x\r\nContent-Length: 70\r\n\r\n" + hidden},
+		{"a body that a GET does not have", fmt.Sprintf("Content-Length: %d\r\n\r\n", len(hidden)) + hidden},
+	}
+	for _, method := range []string{"POST", "GET"} {
+		for _, tt := range tests {
+			t.Run(method+" "+tt.name, func(t *testing.T) {
+				// An origin that is told of a body reads it; what it would take for the next request
+				// is what it gets after that.
+				conn := w.send(t, method+" /first HTTP/1.1\r\nHost: example.com\r\n"+tt.request+
+					"POST /honest HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				defer conn.Close()
+				r := bufio.NewReader(conn)
+				var answers []string
+				for {
+					resp, err := receive(r, "POST")
+					if err != nil || resp.err != nil {
+						break
+					}
+					answers = append(answers, resp.status)
+				}
+				var lines []string
+				for done := false; !done; {
+					select {
+					case req := <-w.origin.requests:
+						lines = append(lines, req.line)
+					case req := <-w.fanout.requests:
+						lines = append(lines, req.line)
+					default:
+						done = true
+					}
+				}
+				// A hidden request is one only if the client's own framing did not end before it. Where it
+				// did, as after Content-Length: 0, what follows is a request that the client made.
+				own := strings.Count(tt.request, "\n\n") > 0 || tt.name == "length and chunks, the length longer"
+				for _, line := range lines {
+					if strings.Contains(line, "/hidden") && !own {
+						t.Errorf("the hidden request arrived: %q", lines)
+					}
+				}
+				// 400: refused at once; 502: when the body broke off, and so what had been sent of it.
+				refused := len(answers) > 0 && slices.Contains([]string{"400", "502"}, answers[len(answers)-1])
+				if !refused && len(answers) != len(lines) {
+					t.Errorf("%d requests arrived, %q, and there were the answers %q", len(lines), lines, answers)
+				}
+			})
+		}
+	}
+}
+
+// TestInjection has targets and values try to become headers.
+func TestInjection(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	for _, method := range []string{"GET", "POST"} {
+		for _, target := range []string{"/%0d%0aX-Injected:%201", "/?%0aX-Injected:%201", "/%E5%98%8D%E5%98%8AX-Injected:%201", "/%00"} {
+			conn := w.send(t, method+" "+target+" HTTP/1.1\r\nHost: example.com\r\nX-A: %0d%0aX-Injected: 1\r\nConnection: close\r\n\r\n")
+			got, _ := w.arrived(t)
+			if got.line != method+" "+target+" HTTP/1.1" || strings.Contains(strings.Join(got.headers, "\n"), "\nx-injected:") {
+				t.Errorf("%s %s arrived as %+v", method, target, got)
+			}
+			conn.Close()
+		}
+	}
+	// And a response of the origin that tries it at the client.
+	w.origin.answers <- "HTTP/1.1 302 Found\r\nLocation: /x%0d%0aSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+	conn := w.send(t, postFor("none"))
+	got, err := receive(bufio.NewReader(conn), "POST")
+	if err != nil || strings.Contains(strings.Join(got.headers, "\n"), "\nset-cookie:") {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestOwnAnswers has many clients at once, and each must get the answer to its own request: nothing
+// that a sandbox keeps from one request may reach another.
+func TestOwnAnswers(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	l, err := net.Listen("tcp", p.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go echoHeaders(l)
+	p.serve(t)
+
+	var clients sync.WaitGroup
+	for client := range 8 {
+		clients.Go(func() {
+			for i := range 25 {
+				own := fmt.Sprintf("X-Own-%d: %d-%d", client, client, i)
+				conn, err := net.Dial("tcp", p.addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: example.com\r\n%s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", own)
+				resp, err := receive(bufio.NewReader(conn), "POST")
+				conn.Close()
+				if err != nil || resp.status != "200" || resp.body != strings.ToLower(own)+"\n" {
+					t.Errorf("%s got %+v, %v", own, resp, err)
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// echoHeaders answers each request with its headers whose names begin with X-Own.
+func echoHeaders(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			for r := bufio.NewReader(conn); ; {
+				req, err := readWire(r)
+				if err != nil {
+					return
+				}
+				var own strings.Builder
+				for _, line := range req.headers {
+					if strings.HasPrefix(line, "x-own") {
+						own.WriteString(line + "\n")
+					}
+				}
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", own.Len(), &own)
+			}
+		}()
+	}
+}
+
+// TestDisturbed has clients go away in the middle, and the app panic: the requests after that, on the
+// same sandboxes or on new ones, are served.
+func TestDisturbed(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	p.edit(t, "main.go", "\tuseFanout := false\n", "\tuseFanout := false\n\tif r.Header.Get(\"Panic\") != \"\" {\n\t\tpanic(\"as asked\")\n\t}\n")
+	origin := startRawOrigin(t, p.Origin)
+	p.serve(t)
+
+	served := 0
+	serves := func(t *testing.T) {
+		t.Helper()
+		for range 8 { // more than one sandbox takes locally
+			served++
+			id := fmt.Sprint("served ", served)
+			origin.expect(id, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+			if got := p.roundTrip(t, postFor(id)); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.HasSuffix(got, "\r\n\r\nok") {
+				t.Errorf("got %q", got)
+			}
+		}
+	}
+	t.Run("gone before the response", func(t *testing.T) {
+		gone := make(chan struct{})
+		arrived := origin.expectFunc(t.Name(), func(conn net.Conn) {
+			<-gone
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+		})
+		conn := p.dial(t)
+		io.WriteString(conn, postFor(t.Name()))
+		await(t, arrived)
+		conn.Close()
+		close(gone)
+		serves(t)
+	})
+	t.Run("gone in the middle of the response", func(t *testing.T) {
+		gone := make(chan struct{})
+		origin.expectFunc(t.Name(), func(conn net.Conn) {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\nConnection: close\r\n\r\nbegins")
+			<-gone
+			conn.Write(make([]byte, 1_000_000))
+		})
+		conn := p.dial(t)
+		io.WriteString(conn, postFor(t.Name()))
+		if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		close(gone)
+		serves(t)
+	})
+	t.Run("gone in the middle of the request", func(t *testing.T) {
+		conn := p.dial(t)
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+		conn.Close()
+		serves(t)
+	})
+	t.Run("panic", func(t *testing.T) {
+		if got := p.roundTrip(t, "POST / HTTP/1.1\r\nHost: example.com\r\nPanic: 1\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
+			t.Errorf("got %.200q", got)
+		}
+		p.waitForLog(t, "as asked")
+		serves(t)
+	})
+}
