@@ -608,6 +608,10 @@ func testPastTheProxy(t *testing.T, p *project) {
 			t.Errorf("signature %s, /socket: %s", name, resp.Status)
 		}
 	}
+	// The app's normal door gives nobody a signature.
+	if resp := signed(t, "POST", p.url("/socket"), "forged", grip.EventsType, "OPEN\r\n"); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a WebSocket's events by the normal door: %s", resp.Status)
+	}
 	// A hold says where the client is, so that the proxy notices what came between the answer and it.
 	last := say(t, p, "holds", "hello").ID
 	for _, name := range []string{"stream", "events", "poll"} {

@@ -110,6 +110,7 @@ func TestResponses(t *testing.T) {
 		arrives      string // the body that arrives, where it is another
 		framing      string // the framing header that arrives, where it is another
 		cut          bool   // the client can tell that the body is not whole
+		reset        bool   // the origin resets the connection after the body
 		before       string // interim responses
 	}
 	var tests []test
@@ -144,6 +145,8 @@ func TestResponses(t *testing.T) {
 		test{name: "cut short of its length", status: 200, headers: "Content-Length: 100\r\n", body: "hello", cut: true},
 		test{name: "cut short between chunks", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\n", arrives: "hello", cut: true},
 		test{name: "cut short within a chunk", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\nff\r\nhel", arrives: "hellohel", cut: true},
+		test{name: "reset within its length", status: 200, headers: "Content-Length: 2000000\r\n", body: large, cut: true, reset: true},
+		test{name: "reset within chunks", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\nfffff\r\n" + large[:1000], cut: true, reset: true},
 		test{name: "chunks that are none", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\nnonsense\r\n", arrives: "hello", cut: true},
 	)
 	for _, tt := range tests {
@@ -155,7 +158,7 @@ func TestResponses(t *testing.T) {
 			if tt.method == "HEAD" {
 				server = w.fanout
 			}
-			server.answers <- fmt.Sprintf("%sHTTP/1.1 %d A Reason\r\n%s\r\n%s", tt.before, tt.status, tt.headers, tt.body)
+			server.answers <- fmt.Sprintf("%sHTTP/1.1 %d A Reason\r\n%s\r\n%s", tt.before, tt.status, tt.headers, tt.body) + map[bool]string{true: resets}[tt.reset]
 			conn := w.send(t, tt.method+" / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n")
 			defer conn.Close()
 			got, err := receive(bufio.NewReader(conn), tt.method)
@@ -188,6 +191,9 @@ func TestResponses(t *testing.T) {
 			body := tt.body
 			if tt.arrives != "" {
 				body = tt.arrives
+			}
+			if tt.reset {
+				body = got.body // a reset may overtake what was sent before it
 			}
 			if got.body != body || (got.err != nil) != tt.cut {
 				t.Errorf("the body is %.50q (%d bytes), %v; want %.50q, and to see it cut short: %t", got.body, len(got.body), got.err, body, tt.cut)

@@ -219,8 +219,8 @@ func TestDisturbed(t *testing.T) {
 		})
 		conn := p.dial(t)
 		io.WriteString(conn, postFor(t.Name()))
-		if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
-			t.Fatal(err)
+		if status, err := bufio.NewReader(conn).ReadString('\n'); status != "HTTP/1.1 200 OK\r\n" {
+			t.Fatalf("got %q, %v", status, err)
 		}
 		conn.Close()
 		close(gone)
