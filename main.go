@@ -18,6 +18,10 @@ import (
 // backend names the origin, as fastly.toml and the service's configuration do.
 const backend = "origin"
 
+// originTimeout is how long the origin may take to begin a response that is not handed off. The
+// backend's own timeouts, where they are shorter, come first.
+const originTimeout = time.Minute
+
 func main() {
 	version := os.Getenv("FASTLY_SERVICE_VERSION")
 	if version == "" {
@@ -29,7 +33,7 @@ func main() {
 	// of them. While it waits for the next one it costs no CPU, but memory and wall-clock time,
 	// so the wait is short. What you add must keep nothing of a request in a package variable:
 	// the next request, somebody else's, would find it. To have a sandbox for each request,
-	// put fsthttp.ServeFunc(handle) here instead, and drop the import of time.
+	// put fsthttp.ServeFunc(handle) here instead.
 	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
 		MaxRequests: 1000,
 		MaxLifetime: time.Minute,
@@ -65,6 +69,8 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		return
 	}
 
+	ctx, cancel := context.WithTimeout(ctx, originTimeout)
+	defer cancel()
 	resp, err := r.Send(ctx, backend)
 	if err != nil {
 		fail(w, sendFailed(err))
@@ -111,6 +117,9 @@ func sendFailed(err error) int {
 		return fsthttp.StatusInternalServerError
 	}
 	log.Printf("send to backend %q: %v", backend, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fsthttp.StatusGatewayTimeout
+	}
 	var detail fsthttp.SendError
 	if errors.As(err, &detail) {
 		switch detail.Cause() {

@@ -79,6 +79,7 @@ func TestSendFailed(t *testing.T) {
 		status int
 		logged string
 	}{
+		{fmt.Errorf("poll: %w", context.DeadlineExceeded), 504, `send to backend "origin"`},
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorHTTPResponseTimeout}), 504, `send to backend "origin"`},
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorConnectionTimeout}), 504, `send to backend "origin"`},
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorDNSTimeout}), 504, `send to backend "origin"`},

@@ -14,11 +14,11 @@ import (
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
-	p.edit(t, "fastly.toml", "override_host = ", "first_byte_timeout_ms = 1000\n    override_host = ")
+	p.edit(t, "main.go", "originTimeout = time.Minute", "originTimeout = 2 * time.Second")
 	origin := startRawOrigin(t, p.Origin)
 	p.serve(t)
 
-	never := func(net.Conn) { time.Sleep(3 * time.Second) } // longer than the timeout above
+	never := func(net.Conn) { time.Sleep(4 * time.Second) } // longer than the timeout above
 	tests := []struct {
 		name   string
 		answer func(net.Conn)
@@ -28,9 +28,7 @@ func TestFailures(t *testing.T) {
 		{"reset", func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0) }, "502 Bad Gateway"},
 		{"nonsense", func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n") }, "502 Bad Gateway"},
 		{"half a status line", func(conn net.Conn) { io.WriteString(conn, "HTTP/1.1 20") }, "502 Bad Gateway"},
-		// Viceroy does not tell a timeout from another failure; that it is a 504 where the platform
-		// tells, TestSendFailed tests at the root.
-		{"no response in time", never, "502 Bad Gateway"},
+		{"no response in time", never, "504 Gateway Timeout"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,6 +42,10 @@ func TestFailures(t *testing.T) {
 		if got := p.roundTrip(t, postFor(t.Name())); !strings.HasPrefix(got, "HTTP/1.1 204 ") {
 			t.Errorf("got %q", got)
 		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		origin.l.Close()
+		checkFailure(t, p, "refused", "502 Bad Gateway")
 	})
 }
 

@@ -288,6 +288,19 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// A CONNECT is for a proxy that clients choose, which the app is not: it goes nowhere.
+func TestConnect(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	conn := w.send(t, "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
+	if response, _ := io.ReadAll(conn); strings.HasPrefix(string(response), "HTTP/1.1 2") {
+		t.Errorf("got %q", response)
+	}
+	if n := len(w.origin.requests) + len(w.fanout.requests); n > 0 {
+		t.Errorf("%d requests arrived", n)
+	}
+}
+
 // expectedHeaders returns the headers that should arrive of those sent, with the platform's changes.
 func expectedHeaders(sent, less string, fanout bool, w *wire) []string {
 	headers := []string{"host: " + w.Origin}
