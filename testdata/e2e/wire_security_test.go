@@ -200,6 +200,8 @@ func TestDisturbed(t *testing.T) {
 	}
 	t.Run("gone before the response", func(t *testing.T) {
 		gone := make(chan struct{})
+		leave := sync.OnceFunc(func() { close(gone) })
+		defer leave() // if the test fails before that, the origin must not wait for ever
 		arrived := origin.expectFunc(t.Name(), func(conn net.Conn) {
 			<-gone
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
@@ -208,11 +210,13 @@ func TestDisturbed(t *testing.T) {
 		io.WriteString(conn, postFor(t.Name()))
 		await(t, arrived)
 		conn.Close()
-		close(gone)
+		leave()
 		serves(t)
 	})
 	t.Run("gone in the middle of the response", func(t *testing.T) {
 		gone := make(chan struct{})
+		leave := sync.OnceFunc(func() { close(gone) })
+		defer leave() // if the test fails before that, the origin must not wait for ever
 		origin.expectFunc(t.Name(), func(conn net.Conn) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\nConnection: close\r\n\r\nbegins")
 			<-gone
@@ -224,7 +228,7 @@ func TestDisturbed(t *testing.T) {
 			t.Fatalf("got %q, %v", status, err)
 		}
 		conn.Close()
-		close(gone)
+		leave()
 		serves(t)
 	})
 	t.Run("gone in the middle of the request", func(t *testing.T) {
