@@ -113,6 +113,8 @@ func testSocket(t *testing.T, p *project) {
 		{websocket.MessageText, "hello"},
 		{websocket.MessageText, `c:{"type":"detach"}`}, // to the proxy, if it came from the origin
 		{websocket.MessageText, "m:hello"},
+		{websocket.MessageText, `{"reason":"no command"}`},
+		{websocket.MessageText, `{}`},
 		{websocket.MessageText, "héllo wörld ☃"},
 		{websocket.MessageText, ""},
 		{websocket.MessageBinary, "\x00\xff\r\n"},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http/httputil"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -97,10 +98,6 @@ func TestResponses(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	long := strings.Repeat("x", 9000)
-	var many strings.Builder
-	for i := range 80 {
-		fmt.Fprintf(&many, "X-%d: %d\r\n", i, i)
-	}
 	large := strings.Repeat("0123456789abcdef", 1<<16)
 	type test struct {
 		name, method string
@@ -138,7 +135,7 @@ func TestResponses(t *testing.T) {
 		test{name: "cookies", status: 200, headers: "Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2, c\r\nContent-Length: 2\r\n", body: "ok"},
 		test{name: "empty header", status: 200, headers: "X-Empty:\r\nContent-Length: 2\r\n", body: "ok"},
 		test{name: "bytes in a header", status: 200, headers: "X-Latin-1: caf\xe9\r\nX-UTF-8: caf\xc3\xa9\r\nContent-Length: 2\r\n", body: "ok"},
-		test{name: "eighty headers", status: 200, headers: many.String() + "Content-Length: 2\r\n", body: "ok"},
+		test{name: "eighty headers", status: 200, headers: eightyHeaders() + "Content-Length: 2\r\n", body: "ok"},
 		test{name: "9,000 bytes of header", status: 200, headers: "X-Long: " + long + "\r\nContent-Length: 2\r\n", body: "ok"},
 		test{name: "its own date", status: 200, headers: "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 2\r\n", body: "ok"},
 		test{name: "what looks like the platform's", status: 200, headers: "Server: x\r\nVia: 1.1 y\r\nX-Served-By: z\r\nAge: 1\r\nSurrogate-Key: k\r\nContent-Length: 2\r\n", body: "ok"},
@@ -169,12 +166,7 @@ func TestResponses(t *testing.T) {
 			if got.status != fmt.Sprint(tt.status) {
 				t.Errorf("the status is %s, want %d", got.status, tt.status)
 			}
-			want := []string{}
-			for line := range strings.SplitSeq(strings.TrimSuffix(tt.headers, "\r\n"), "\r\n") {
-				if name, value, ok := strings.Cut(line, ":"); ok {
-					want = append(want, strings.ToLower(name)+": "+strings.TrimPrefix(value, " "))
-				}
-			}
+			want := lowerCase(tt.headers)
 			if tt.framing != "" {
 				want = append(want, tt.framing)
 			}
@@ -211,42 +203,31 @@ func TestLarge(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	const size = 256 << 20
-	l, err := net.Listen("tcp", p.Origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	sent := make(chan int64, 1)
 	stuck := make(chan int64, 1)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
+	listen(t, p.Origin, func(conn net.Conn) {
+		if req, err := readWire(bufio.NewReader(conn)); err != nil || !strings.HasPrefix(req.line, "POST ") {
+			return
+		}
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
+		chunk := make([]byte, 1<<20)
+		var n int64
+		for n < size {
+			conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+			m, err := conn.Write(chunk[:min(int64(len(chunk)), size-n)])
+			n += int64(m)
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				if req, err := readWire(bufio.NewReader(conn)); err != nil || !strings.HasPrefix(req.line, "POST ") {
-					return
+			if err != nil { // the client does not read: go on when it does
+				select {
+				case stuck <- n:
+				default:
 				}
-				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
-				chunk := make([]byte, 1<<20)
-				var n int64
-				for n < size {
-					conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
-					m, err := conn.Write(chunk[:min(int64(len(chunk)), size-n)])
-					n += int64(m)
-					if err != nil { // the client does not read: go on when it does
-						select {
-						case stuck <- n:
-						default:
-						}
-					}
-				}
-				sent <- n
-			}()
+			}
 		}
-	}()
+		sent <- n
+	})
 	p.serve(t)
 	viceroy := p.viceroy(t)
 	rss := func() uint64 {

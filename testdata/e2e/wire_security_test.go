@@ -121,12 +121,7 @@ func TestInjection(t *testing.T) {
 func TestOwnAnswers(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
-	l, err := net.Listen("tcp", p.Origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go echoHeaders(l)
+	listen(t, p.Origin, echoHeaders)
 	p.serve(t)
 
 	var clients sync.WaitGroup
@@ -152,28 +147,19 @@ func TestOwnAnswers(t *testing.T) {
 }
 
 // echoHeaders answers each request with its headers whose names begin with X-Own.
-func echoHeaders(l net.Listener) {
-	for {
-		conn, err := l.Accept()
+func echoHeaders(conn net.Conn) {
+	for r := bufio.NewReader(conn); ; {
+		req, err := readWire(r)
 		if err != nil {
 			return
 		}
-		go func() {
-			defer conn.Close()
-			for r := bufio.NewReader(conn); ; {
-				req, err := readWire(r)
-				if err != nil {
-					return
-				}
-				var own strings.Builder
-				for _, line := range req.headers {
-					if strings.HasPrefix(line, "x-own") {
-						own.WriteString(line + "\n")
-					}
-				}
-				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", own.Len(), &own)
+		var own strings.Builder
+		for _, line := range req.headers {
+			if strings.HasPrefix(line, "x-own") {
+				own.WriteString(line + "\n")
 			}
-		}()
+		}
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", own.Len(), &own)
 	}
 }
 

@@ -61,29 +61,37 @@ type wireServer struct {
 
 func newWireServer(t *testing.T, addr string) *wireServer {
 	t.Helper()
+	s := &wireServer{requests: make(chan wireRequest, 100), answers: make(chan string, 100)}
+	listen(t, addr, s.serve)
+	return s
+}
+
+// listen has serve serve each connection that comes to addr, until the test ends.
+func listen(t *testing.T, addr string, serve func(net.Conn)) {
+	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	s := &wireServer{requests: make(chan wireRequest, 100), answers: make(chan string, 100)}
 	go func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go s.serve(conn)
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
 		}
 	}()
-	return s
 }
 
 // resets, at the end of an answer, has the server reset the connection after it.
 const resets = "\x00RESET"
 
 func (s *wireServer) serve(conn net.Conn) {
-	defer conn.Close()
 	r := bufio.NewReader(conn)
 	for {
 		req, err := readWire(r)
@@ -187,10 +195,6 @@ func TestRequests(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	long := strings.Repeat("x", 6000)
-	var many strings.Builder
-	for i := range 80 {
-		fmt.Fprintf(&many, "X-%d: %d\r\n", i, i)
-	}
 	binary := make([]byte, 1<<20)
 	for i := range binary {
 		binary[i] = byte(i * 7)
@@ -220,7 +224,7 @@ func TestRequests(t *testing.T) {
 			"repeated":        "X-A: 1\r\nX-B: 2\r\nX-A: 3\r\nX-A: 1\r\n",
 			"empty":           "X-Empty:\r\n",
 			"bytes":           "X-Latin-1: caf\xe9\r\nX-UTF-8: caf\xc3\xa9\r\n",
-			"eighty":          many.String(),
+			"eighty":          eightyHeaders(),
 			"long":            "X-Long: " + long + "\r\n",
 			"cookies":         "Cookie: a=1\r\nCookie: b=2; c=3\r\n",
 			"connection":      "Connection: X-Named\r\nX-Named: 1\r\nKeep-Alive: timeout=5\r\n",
@@ -308,23 +312,36 @@ func expectedHeaders(sent, less string, fanout bool, w *wire) []string {
 		headers = []string{"host: " + local(w.ProxyPort), "pushpin-route: origin"}
 	}
 	framed := fanout
-	for line := range strings.SplitSeq(strings.TrimSuffix(sent, "\r\n"), "\r\n") {
-		if line == "" {
-			continue
-		}
-		name, value, _ := strings.Cut(line, ":")
-		line = strings.ToLower(name) + ": " + strings.TrimPrefix(value, " ")
+	for _, line := range lowerCase(sent) {
 		if line == less {
 			less = ""
 			continue
 		}
-		framed = framed || strings.EqualFold(name, "Content-Length") || strings.EqualFold(name, "Transfer-Encoding")
+		framed = framed || strings.HasPrefix(line, "content-length:") || strings.HasPrefix(line, "transfer-encoding:")
 		headers = append(headers, line)
 	}
 	if !framed {
 		headers = append(headers, "content-length: 0")
 	}
 	return byName(headers)
+}
+
+// lowerCase returns the header lines with their names in lower case.
+func lowerCase(headers string) (lines []string) {
+	for line := range strings.SplitSeq(headers, "\r\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			lines = append(lines, strings.ToLower(name)+": "+strings.TrimPrefix(value, " "))
+		}
+	}
+	return lines
+}
+
+func eightyHeaders() string {
+	var headers strings.Builder
+	for i := range 80 {
+		fmt.Fprintf(&headers, "X-%d: %d\r\n", i, i)
+	}
+	return headers.String()
 }
 
 // byName sorts header lines by name, and leaves those of one name in their order.

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -73,9 +72,8 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 			}
 			out = append(out, e, grip.Subscribe(c.channel), grip.Subscribe(c.channel+":socket"))
 		case grip.Text:
-			var cmd command
-			if err := json.Unmarshal(e.Content, &cmd); err == nil && cmd != (command{}) {
-				out = append(out, o.obey(r, c, cmd, echoed)...)
+			if answer, ok := o.obey(r, c, e.Content, echoed); ok {
+				out = append(out, answer...)
 				continue
 			}
 			fallthrough
@@ -101,31 +99,34 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	w.Write(grip.EncodeEvents(out...))
 }
 
-// obey returns what to answer to a command.
-func (o *origin) obey(r *http.Request, c client, cmd command, echoed int) []grip.Event {
+// obey returns what to answer to a text if that is a command.
+func (o *origin) obey(r *http.Request, c client, content []byte, echoed int) (answer []grip.Event, ok bool) {
+	var cmd command
+	if err := json.Unmarshal(content, &cmd); err != nil {
+		return nil, false
+	}
 	text := func(v any) grip.Event { return grip.Message(grip.Text, []byte(compactJSON(v))) }
 	switch {
 	case cmd.Close != 0:
 		// The codes in between are not for an application to send: RFC 6455 section 7.4.
 		if cmd.Close != 1000 && (cmd.Close < 3000 || cmd.Close > 4999) || len(cmd.Reason) > 123 {
-			return []grip.Event{text(map[string]string{"error": "close takes the code 1000 or one from 3000 to 4999, and a reason of at most 123 bytes"})}
+			return []grip.Event{text(map[string]string{"error": "close takes the code 1000 or one from 3000 to 4999, and a reason of at most 123 bytes"})}, true
 		}
 		o.presence.gone(c, "socket")
-		return []grip.Event{grip.CloseEvent(cmd.Close, cmd.Reason)}
+		return []grip.Event{grip.CloseEvent(cmd.Close, cmd.Reason)}, true
 	case cmd.WhoAmI:
-		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "echoed": echoed})}
+		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "echoed": echoed})}, true
 	case cmd.After != nil:
 		// A subscription starts a moment after the client sees the WebSocket open, and a message
 		// may fall in between. So a client asks: once it is open, and when a prev is not its last id.
 		messages, start, _, gap := o.history.after(c.channel, *cmd.After)
-		var events []grip.Event
 		if *cmd.After == "" || gap {
-			events = append(events, text(map[string]any{"start": start, "gap": gap}))
+			answer = append(answer, text(map[string]any{"start": start, "gap": gap}))
 		}
 		for _, m := range messages {
-			events = append(events, text(m))
+			answer = append(answer, text(m))
 		}
-		return events
+		return answer, true
 	}
-	panic(fmt.Sprintf("an empty command: %+v", cmd))
+	return nil, false
 }
