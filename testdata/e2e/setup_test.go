@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io/fs"
 	"log"
 	"math/rand/v2"
 	"net"
@@ -14,13 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/BurntSushi/toml"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
@@ -32,12 +32,21 @@ const patience = 30 * time.Second
 
 var tools toolchain.Tools
 
+// kitURL is the URL of a git repository of this project, as it is now.
+var kitURL string
+
 func TestMain(m *testing.M) {
 	var err error
 	if tools, err = toolchain.Ensure(context.Background(), os.Stderr); err != nil {
 		log.Fatal(err)
 	}
-	os.Exit(m.Run())
+	var stop func()
+	if kitURL, stop, err = serveKit(); err != nil {
+		log.Fatal(err)
+	}
+	code := m.Run()
+	stop()
+	os.Exit(code)
 }
 
 // project is a new project, made from this one with `fastly compute init`, on ports of its own.
@@ -48,11 +57,10 @@ type project struct {
 	log  *logBuffer
 }
 
-// newProject makes a project. Whatever it logs is shown if the test fails.
+// newProject makes a project, as the README says. Whatever it logs is shown if the test fails.
 func newProject(t *testing.T) *project {
 	t.Helper()
-	source, dir := t.TempDir(), filepath.Join(t.TempDir(), "my-app")
-	copyKit(t, source)
+	dir := filepath.Join(t.TempDir(), "my-app")
 	p := &project{dir: dir, addr: local(freePorts(t, 1)), log: &logBuffer{}}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -62,48 +70,42 @@ func newProject(t *testing.T) *project {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p.run(t, dir, tools.Fastly, "compute", "init", "--from", source, "--non-interactive")
-
-	pushpin := freePorts(t, 5)
-	origin := freePorts(t, 1)
-	p.edit(t, "fastly.toml", "localhost:3000", "localhost:"+strconv.Itoa(origin))
-	p.edit(t, "fastly.toml", "enable = true\n", fmt.Sprintf("enable = true\nproxy_port = %d\npublish_port = %d\n", pushpin, pushpin+1))
-	var err error
-	if p.Manifest, err = chain.ReadManifest(dir); err != nil {
-		t.Fatal(err)
-	}
+	p.run(t, dir, tools.Fastly, "compute", "init", "--from="+kitURL, "--non-interactive")
+	p.setPorts(t)
 	return p
 }
 
-// copyKit copies this project as a clone would have it, without what was built or logged in it.
-func copyKit(t *testing.T, to string) {
+// setPorts moves the local chain to free ports. The rest of fastly.toml stays as the project's owner
+// may have changed it, but for the service that it was published to.
+func (p *project) setPorts(t *testing.T) {
 	t.Helper()
-	root := os.DirFS("../..")
-	leave := []string{".git", "bin", "pkg", "pushpin-logs", "guest-profiles", ".env", "go.work", "go.work.sum"}
-	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == "." {
-			return err
-		}
-		if slices.Contains(leave, d.Name()) {
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if d.IsDir() {
-			return os.Mkdir(filepath.Join(to, path), 0o755)
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		content, err := fs.ReadFile(root, path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(to, path), content, info.Mode())
-	})
+	if _, err := chain.ReadManifest(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	type table = map[string]any
+	var manifest table
+	path := filepath.Join(p.dir, "fastly.toml")
+	if _, err := toml.DecodeFile(path, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	delete(manifest, "service_id")
+	server := manifest["local_server"].(table)
+	first := freePorts(t, 5)
+	server["pushpin"].(table)["proxy_port"], server["pushpin"].(table)["publish_port"] = first, first+1
+	host := "localhost:" + strconv.Itoa(freePorts(t, 1))
+	origin := server["backends"].(table)["origin"].(table)
+	origin["url"] = "http://" + host + "/"
+	if _, ok := origin["override_host"]; ok {
+		origin["override_host"] = host
+	}
+	content, err := toml.Marshal(manifest)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p.Manifest, err = chain.ReadManifest(p.dir); err != nil {
 		t.Fatal(err)
 	}
 }
