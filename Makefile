@@ -11,7 +11,8 @@ TAGS := -tags=fastlyinternalsetparseuri
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  ADDR=host:port moves the app from $(ADDR); ARGS='...' goes to the Fastly CLI (build, serve, demo)."
+	@echo "  ADDR=host:port moves the app from $(ADDR); ARGS='...' goes to the Fastly CLI (build, serve, demo)"
+	@echo "  or to go test (e2e, test): make e2e ARGS=-run=TestDemo"
 
 demo: kit ## Run the app and the demo origin together, with things to try
 	@exec $(KIT) demo $(ARGS)
@@ -45,7 +46,7 @@ unit: go ## Run the app's unit tests, which need none of the tools
 
 e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
 	@$(KIT) browser
-	go -C testdata test -count=1 -timeout=20m ./...
+	go -C testdata test -count=1 -timeout=20m $(ARGS) ./...
 
 clean: ## Remove what was built here (the tools' cache stays)
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin
