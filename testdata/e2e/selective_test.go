@@ -1,14 +1,8 @@
 package e2e
 
 import (
-	"archive/tar"
-	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -65,57 +59,5 @@ func TestSelective(t *testing.T) {
 				t.Errorf("status %q, and the origin got %q: not a WebSocket over HTTP", status, got.body)
 			}
 		})
-	}
-
-	t.Run("package", func(t *testing.T) { testPackage(t, p) })
-}
-
-// The package has what Fastly needs to run the app, and with --include-source the source too, but
-// nothing of what only tests and demos need.
-func testPackage(t *testing.T, p *project) {
-	want := []string{"bin/main.wasm", "fastly.toml"}
-	if got := packaged(t, p); !slices.Equal(got, want) {
-		t.Errorf("the package has %q, want %q", got, want)
-	}
-	p.run(t, p.dir, tools.Fastly, "compute", "build", "--include-source", "--non-interactive", "--metadata-disable")
-	got := packaged(t, p)
-	for _, file := range []string{"bin/main.wasm", "fastly.toml", "go.mod", "go.sum", "main.go", "uri.go"} {
-		if !slices.Contains(got, file) {
-			t.Errorf("the package with the source has no %s: %q", file, got)
-		}
-	}
-	for _, file := range got {
-		if dir, _, ok := strings.Cut(file, "/"); ok && file != "bin/main.wasm" {
-			t.Errorf("the package with the source has %s: nothing of %s/ belongs there", file, dir)
-		}
-	}
-}
-
-// packaged lists the files in the project's package, sorted, below its one directory.
-func packaged(t *testing.T, p *project) []string {
-	t.Helper()
-	f, err := os.Open(filepath.Join(p.dir, "pkg", filepath.Base(p.dir)+".tar.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	unzipped, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []string
-	for r := tar.NewReader(unzipped); ; {
-		header, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			slices.Sort(files)
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if header.Typeflag == tar.TypeReg {
-			_, file, _ := strings.Cut(header.Name, "/")
-			files = append(files, file)
-		}
 	}
 }

@@ -1,0 +1,263 @@
+package e2e
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+)
+
+// fastlyAPI stands in for Fastly's API, which a test cannot have: it records what the CLI changes
+// there, and answers just what the CLI needs to go on. What Fastly makes of it, it does not know.
+type fastlyAPI struct {
+	*httptest.Server
+	mu      sync.Mutex
+	changes []string // each one "METHOD path body"; of a package, the files
+}
+
+func startFastlyAPI(t *testing.T) *fastlyAPI {
+	answers := map[string]string{
+		"GET /service/SERVICE/log_stream/managed/instance_output": `{"batch_id": "1", "logs": [{"id": "1", "stream": "stderr", "message": "what the app logs"}]}` + "\n",
+		"POST /service":                         `{"id": "SERVICE"}`,
+		"GET /service/SERVICE/details":          `{"type": "wasm"}`,
+		"GET /service/SERVICE/version":          `[{"number": 1, "active": true}]`,
+		"PUT /service/SERVICE/version/1/clone":  `{"number": 2}`,
+		"GET /service/SERVICE/version/1/domain": `[]`,
+		"GET /service/SERVICE/version/2/domain": `[{"name": "my-app.example.com"}]`,
+	}
+	a := &fastlyAPI{}
+	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call := r.Method + " " + r.URL.Path
+		if r.Method != http.MethodGet {
+			a.mu.Lock()
+			a.changes = append(a.changes, strings.TrimSpace(call+" "+readBody(t, r)))
+			a.mu.Unlock()
+		}
+		answer, ok := answers[call]
+		if !ok {
+			answer = "{}"
+		}
+		io.WriteString(w, answer)
+		if strings.HasPrefix(answer, `{"batch_id"`) { // the logs go on
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(a.Close)
+	return a
+}
+
+func readBody(t *testing.T, r *http.Request) string {
+	kind, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if kind != "multipart/form-data" {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(body)
+	}
+	part, err := multipart.NewReader(r.Body, params["boundary"]).NextPart()
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	return strings.Join(packaged(t, part), " ")
+}
+
+// start starts a command of the CLI, with in for what is typed.
+func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.Cmd, in io.Writer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	t.Cleanup(cancel)
+	cmd = exec.CommandContext(ctx, tools.Fastly, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
+	own := func(variable string) bool { return strings.HasPrefix(variable, "FASTLY_") }
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), own),
+		"FASTLY_API_ENDPOINT="+a.URL, "FASTLY_ACCOUNT_ENDPOINT="+a.URL, "FASTLY_API_TOKEN=TOKEN",
+		"FASTLY_WASM_METADATA_DISABLE=true", "HTTPS_PROXY=http://127.0.0.1:1") // else it would tell Fastly of the publish
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, in
+}
+
+// run runs a command of the CLI to its end, answers its prompts, and returns what it changed.
+func (a *fastlyAPI) run(t *testing.T, p *project, dialogue [][2]string, args ...string) (changes []string) {
+	t.Helper()
+	cmd, in := a.start(t, p, args...)
+	for _, turn := range dialogue {
+		p.waitForLog(t, turn[0])
+		io.WriteString(in, turn[1]+"\n")
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	return a.changed()
+}
+
+func (a *fastlyAPI) changed() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changes := a.changes
+	a.changes = nil
+	return changes
+}
+
+// TestPublish publishes a project, twice, and runs the other commands that the README and the app's log
+// name: they change what they say on Fastly, and nothing else.
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	source := append(files(t, p.dir), "bin/main.wasm")
+	source = slices.DeleteFunc(source, func(file string) bool {
+		dir, _, _ := strings.Cut(file, "/")
+		return slices.Contains([]string{"testdata", ".ci", ".github"}, dir)
+	})
+	slices.Sort(source)
+	api := startFastlyAPI(t)
+
+	t.Run("first", func(t *testing.T) {
+		checkChanges(t, api.run(t, p, [][2]string{
+			{"Create new service: [y/N] ", "y"},
+			{"Service name: [my-app] ", ""},
+			{"Domain: ", "my-app.example.com"},
+			{"Hostname or IP address: [127.0.0.1] ", "https://localhost"},
+			{"must be a valid hostname", "localhost"},
+			{"Port: [443] ", "8443"},
+		}, "compute", "publish"),
+			"POST /service name=my-app&type=wasm",
+			"POST /service/SERVICE/version/1/domain name=my-app.example.com",
+			"POST /service/SERVICE/version/1/backend address=localhost&name=origin&override_host=localhost&port=8443&ssl_cert_hostname=localhost&ssl_sni_hostname=localhost",
+			"PUT /enabled-products/v1/fanout/services/SERVICE {}",
+			"PUT /service/SERVICE/version/1/package bin/main.wasm fastly.toml",
+			"PUT /service/SERVICE/version/1/activate")
+		var manifest struct {
+			ServiceID string `toml:"service_id"`
+			Setup     struct {
+				Backends map[string]struct{ Description string }
+			}
+		}
+		if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil {
+			t.Fatal(err)
+		}
+		if manifest.ServiceID != "SERVICE" {
+			t.Errorf("fastly.toml has the service id %q", manifest.ServiceID)
+		}
+		asked := strings.Join(strings.Fields(p.log.String()), " ") // the CLI wraps lines
+		want := "Configure a backend called 'origin' " + manifest.Setup.Backends["origin"].Description + " Hostname or IP address: "
+		if !strings.Contains(asked, want) {
+			t.Errorf("the CLI does not ask:\n%s", want)
+		}
+	})
+
+	t.Run("second", func(t *testing.T) {
+		for _, file := range []string{".env", ".git/refs/heads/main", "go.work.sum", "guest-profiles/one", "pushpin-logs/one"} {
+			path := filepath.Join(p.dir, file)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		checkChanges(t, api.run(t, p, nil, "compute", "publish", "--include-source"),
+			"PUT /service/SERVICE/version/1/clone",
+			"PUT /service/SERVICE/version/2/package "+strings.Join(source, " "),
+			"PUT /service/SERVICE/version/2/activate")
+	})
+
+	t.Run("without prompts", func(t *testing.T) {
+		p, api := newProject(t), startFastlyAPI(t)
+		p.edit(t, "fastly.toml", "[setup.backends.origin]\n", "[setup.backends.origin]\naddress = \"www.example.com\"\n")
+		changes := api.run(t, p, nil, "compute", "publish", "--non-interactive")
+		want := "POST /service/SERVICE/version/1/backend address=www.example.com&name=origin&override_host=www.example.com&port=443&ssl_cert_hostname=www.example.com&ssl_sni_hostname=www.example.com"
+		if !slices.Contains(changes, want) {
+			t.Errorf("got\n%s\nwant in it\n%s", strings.Join(changes, "\n"), want)
+		}
+	})
+
+	main, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("products", func(t *testing.T) {
+		checkChanges(t, api.run(t, p, nil, advice(t, main, "to enable Fanout")...),
+			"PUT /enabled-products/v1/fanout/services/SERVICE {}")
+		checkChanges(t, api.run(t, p, nil, append(advice(t, main, "to enable Fanout"), "--service-id=OTHER")...),
+			"PUT /enabled-products/v1/fanout/services/OTHER {}")
+	})
+	t.Run("backend", func(t *testing.T) {
+		checkChanges(t, api.run(t, p, nil, advice(t, main, "to make it")...),
+			"PUT /service/SERVICE/version/1/clone",
+			"POST /service/SERVICE/version/2/backend address=HOST&name=origin&override_host=HOST&port=443&ssl_cert_hostname=HOST&ssl_sni_hostname=HOST")
+	})
+	t.Run("log-tail", func(t *testing.T) {
+		cmd, _ := api.start(t, p, "log-tail")
+		p.waitForLog(t, "what the app logs")
+		cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		checkChanges(t, api.changed(), "POST /service/SERVICE/log_stream/managed/instance_output")
+	})
+}
+
+// advice returns the arguments of the Fastly CLI in the command that the app logs.
+func advice(t *testing.T, main []byte, to string) []string {
+	t.Helper()
+	command := regexp.MustCompile(to + `: fastly ([^"]+)"`).FindSubmatch(main)
+	if command == nil {
+		t.Fatalf("main.go has no command %s", to)
+	}
+	return strings.Fields(strings.ReplaceAll(string(command[1]), "%[1]s", "origin"))
+}
+
+func checkChanges(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("the CLI asked for\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// packaged lists the files in a package, sorted, below its one directory.
+func packaged(t *testing.T, r io.Reader) []string {
+	unzipped, err := gzip.NewReader(r)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	var files []string
+	for r := tar.NewReader(unzipped); ; {
+		header, err := r.Next()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				t.Error(err)
+			}
+			slices.Sort(files)
+			return files
+		}
+		if header.Typeflag == tar.TypeReg {
+			_, file, _ := strings.Cut(header.Name, "/")
+			files = append(files, file)
+		}
+	}
+}
