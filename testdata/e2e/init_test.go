@@ -12,9 +12,15 @@ import (
 	"testing"
 )
 
+// inside names the variable that is set in the tests that TestInit runs.
+const inside = "FANOUT_FORWARD_INSIDE_TEST_INIT"
+
 // TestInit begins a project of one's own, by the URL of the kit, and from it the next one, by its path:
 // each is all of the kit and nothing else, though there was work in the one before.
 func TestInit(t *testing.T) {
+	if os.Getenv(inside) != "" {
+		t.Fatal("this test ran itself, for ever: make passed no ARGS on to go test")
+	}
 	t.Parallel()
 	p := newProject(t)
 	clone := filepath.Join(t.TempDir(), "clone")
@@ -79,7 +85,7 @@ func testNewServes(t *testing.T, p *project) {
 // All of `make test` runs in the new project, but of the end-to-end tests only two, which are not this one.
 func testNewTests(t *testing.T, p *project) {
 	before := len(p.log.String())
-	p.run(t, p.dir, "env", "-u", "MAKEFLAGS", "make", "test", "ARGS=-run='TestNoBackend|TestPublish'")
+	p.run(t, p.dir, "env", "-u", "MAKEFLAGS", inside+"=1", "make", "test", "ARGS=-run='TestNoBackend|TestPublish'")
 	for _, want := range []string{
 		`staticcheck \./\.\.\.`,
 		`ok  \texample\.com/my-app\t`,
