@@ -122,9 +122,9 @@ func (a *fastlyAPI) changed() []string {
 	return changes
 }
 
-// TestPublish publishes a project, twice, and runs the other commands that the README and the app's log
+// TestDeploy publishes a project, twice, and runs the other commands that the README and the app's log
 // name: they change what they say on Fastly, and nothing else.
-func TestPublish(t *testing.T) {
+func TestDeploy(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	source := append(files(t, p.dir), "bin/main.wasm")

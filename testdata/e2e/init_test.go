@@ -85,7 +85,7 @@ func testNewServes(t *testing.T, p *project) {
 // All of `make test` runs in the new project, but of the end-to-end tests only two, which are not this one.
 func testNewTests(t *testing.T, p *project) {
 	before := len(p.log.String())
-	p.run(t, p.dir, "env", "-u", "MAKEFLAGS", inside+"=1", "make", "test", "ARGS=-run='TestNoBackend|TestPublish'")
+	p.run(t, p.dir, "env", "-u", "MAKEFLAGS", inside+"=1", "make", "test", "ARGS=-run='TestNoBackend|TestDeploy'")
 	for _, want := range []string{
 		`staticcheck \./\.\.\.`,
 		`ok  \texample\.com/my-app\t`,
