@@ -50,7 +50,7 @@ func TestHandle(t *testing.T) {
 			logged := captureLog(t, func() { handle(context.Background(), w, r) })
 
 			if w.Code != tt.want {
-				t.Errorf("status %d, want %d", w.Code, tt.want)
+				t.Errorf("status %d, want %d: it took another door; if you changed which requests main.go hands off, change this table with it", w.Code, tt.want)
 			}
 			if got, want := w.Body.String(), fsthttp.StatusText(tt.want)+"\n"; got != want {
 				t.Errorf("body %q, want %q: nothing of the cause is for the client", got, want)

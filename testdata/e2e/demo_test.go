@@ -33,6 +33,9 @@ func TestDemo(t *testing.T) {
 	t.Run("Ctrl-C", func(t *testing.T) { testCtrlC(t, p, demo) })
 }
 
+// invitation is what `make demo` prints once it can be tried.
+const invitation = "Ctrl-C here ends it all"
+
 // startDemo runs `make demo`, until the test ends at the latest, and waits for its invitation.
 func startDemo(t *testing.T, p *project) *chain.Process {
 	t.Helper()
@@ -43,16 +46,7 @@ func startDemo(t *testing.T, p *project) *chain.Process {
 		t.Fatal(err)
 	}
 	t.Cleanup(demo.Stop)
-	for deadline := time.Now().Add(8 * patience); !strings.Contains(p.log.String(), "Ctrl-C here ends it all"); {
-		select {
-		case <-demo.Done():
-			t.Fatalf("make demo ended: %v", demo.Err())
-		case <-time.After(50 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatal("make demo did not get to its invitation")
-			}
-		}
-	}
+	p.log.wait(t, invitation, demo, 8*patience)
 	return demo
 }
 

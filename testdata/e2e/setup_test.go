@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,8 +47,20 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	stop()
+	if content, err := os.ReadFile("../../main.go"); code != 0 && err == nil && !strings.Contains(string(content), handsOffAll) {
+		fmt.Fprintln(os.Stderr, `
+main.go no longer hands off every GET and HEAD, and these tests expect that it does. Change the table of
+testDoors (forward_test.go) to what yours hands off. In the other tests give the requests that must be
+handed off what they need for it now, such as a header, or remove the tests of what your app does not do.`)
+	}
 	os.Exit(code)
 }
+
+// todo is where a project puts its conditions in main.go, and handsOffAll what is there before it does.
+const (
+	todo        = "\t\t// TODO: add any additional conditions before setting useFanout to true\n"
+	handsOffAll = todo + "\t\tuseFanout = true\n"
+)
 
 // project is a new project, made from this one with `fastly compute init`, on ports of its own.
 type project struct {
@@ -165,11 +178,7 @@ func (p *project) publish(t *testing.T, formats string) {
 // waitForLog waits until one of the project's processes has logged the text.
 func (p *project) waitForLog(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(p.log.String(), text); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nobody logged %q", text)
-		}
-	}
+	p.log.wait(t, regexp.QuoteMeta(text), nil, patience)
 }
 
 func (p *project) pushpinLogs() string {
@@ -223,4 +232,27 @@ func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// wait waits until what has been printed matches the pattern. It fails the test after that time, or
+// at once if by then, the process that prints it, has ended; by may be nil.
+func (b *logBuffer) wait(t *testing.T, pattern string, by *chain.Process, within time.Duration) {
+	t.Helper()
+	var ended <-chan struct{}
+	if by != nil {
+		ended = by.Done()
+	}
+	matches := regexp.MustCompile(pattern).MatchString
+	for deadline := time.Now().Add(within); !matches(b.String()); {
+		select {
+		case <-ended:
+			if !matches(b.String()) {
+				t.Fatalf("%v; it did not print %s, but\n%s", by.Err(), pattern, b)
+			}
+		case <-time.After(20 * time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatalf("nobody printed %s, but\n%s", pattern, b)
+			}
+		}
+	}
 }

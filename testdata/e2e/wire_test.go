@@ -26,7 +26,11 @@ type wire struct {
 
 func newWire(t *testing.T) *wire {
 	t.Helper()
-	p := newProject(t)
+	return serveWire(t, newProject(t))
+}
+
+func serveWire(t *testing.T, p *project) *wire {
+	t.Helper()
 	w := &wire{project: p, origin: newWireServer(t, p.Origin), fanout: newWireServer(t, local(p.ProxyPort))}
 	p.run(t, p.dir, tools.Fastly, "compute", "build", "--non-interactive", "--metadata-disable")
 	cmd := exec.Command(tools.Viceroy, "-v", "-C", "fastly.toml", "--addr", p.addr,
