@@ -31,7 +31,7 @@ tools: kit ## Have the Fastly CLI, Viceroy and Pushpin ready: installs what is m
 env: kit ## Print what puts these tools on PATH, for eval "$(make -s env)"
 	@exec $(KIT) env
 
-lint: go ## Check the format, vet, and run staticcheck
+lint: kit ## Check the format, vet, and run staticcheck, ShellCheck and actionlint
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
 	go mod tidy -diff
 	go -C testdata mod tidy -diff
@@ -40,6 +40,8 @@ lint: go ## Check the format, vet, and run staticcheck
 	go -C testdata vet ./...
 	@staticcheck=$$(go -C testdata tool -n staticcheck) && set -x && $$staticcheck ./... && \
 		GOOS=wasip1 GOARCH=wasm $$staticcheck $(TAGS) ./... && cd testdata && $$staticcheck ./...
+	@shellcheck=$$($(KIT) shellcheck) && actionlint=$$(go -C testdata tool -n actionlint) && set -x && \
+		$$shellcheck .ci/run testdata/toolchain/*.sh && $$actionlint -shellcheck="$$shellcheck" .github/workflows/*.yml
 
 unit: go ## Run the app's unit tests, which need none of the tools
 	go test ./...
@@ -55,4 +57,4 @@ kit: go
 	@go -C testdata build -o bin/ ./kit ./origin
 
 go:
-	@command -v go >/dev/null || { echo "Go is missing: install 1.26 or newer from https://go.dev/dl/" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "Go is missing: install $$(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl/" >&2; exit 1; }

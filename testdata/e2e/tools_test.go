@@ -36,11 +36,11 @@ func TestTools(t *testing.T) {
 	}{
 		{
 			name: "no npm", fails: true,
-			says: []string{"no Fastly CLI 15.4.0 or newer on PATH, and no npm", "https://nodejs.org/", "https://www.fastly.com/documentation/reference/tools/cli/"},
+			says: []string{"or newer on PATH, and no npm", "https://nodejs.org/", "https://www.fastly.com/documentation/reference/tools/cli/"},
 		},
 		{
 			name: "too old on PATH", fails: true, old: "fastly",
-			says: []string{"/fastly, version 1.2.3: this needs 15.4.0 or newer", "no npm"},
+			says: []string{"/fastly, version 1.2.3: this needs ", "no npm"},
 		},
 		{
 			name: "no network for npm", fails: true,

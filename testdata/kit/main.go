@@ -24,12 +24,13 @@ import (
 
 const usage = `usage: kit [-addr host:port] command [arguments]
 
-  tools    has the Fastly CLI, Viceroy and Pushpin ready
-  browser  has a browser ready, for the test of the live page
-  env      prints the shell commands that put the tools on PATH
-  build    runs fastly compute build
-  serve    runs fastly compute serve, for an origin of your own
-  demo     runs it together with the demo origin
+  tools       has the Fastly CLI, Viceroy and Pushpin ready
+  browser     has a browser ready, for the test of the live page
+  shellcheck  has ShellCheck ready, and prints its path
+  env         prints the shell commands that put the tools on PATH
+  build       runs fastly compute build
+  serve       runs fastly compute serve, for an origin of your own
+  demo        runs it together with the demo origin
 
 Arguments after build, serve and demo go to the Fastly CLI.
 `
@@ -39,7 +40,7 @@ func main() {
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
 	commands := map[string]func(context.Context, string, []string) error{
-		"tools": tools, "env": env, "browser": browser, "build": build, "serve": serve, "demo": demo,
+		"tools": tools, "env": env, "browser": browser, "shellcheck": shellcheck, "build": build, "serve": serve, "demo": demo,
 	}
 	command, ok := commands[flag.Arg(0)]
 	if !ok {
@@ -85,6 +86,14 @@ func browser(ctx context.Context, _ string, _ []string) error {
 	}
 	fmt.Fprintf(os.Stderr, "\n*** The live page is NOT TESTED: %v ***\n\n", err)
 	return nil
+}
+
+func shellcheck(ctx context.Context, _ string, _ []string) error {
+	path, err := toolchain.Shellcheck(ctx, os.Stderr)
+	if err == nil {
+		fmt.Println(path)
+	}
+	return err
 }
 
 func env(ctx context.Context, _ string, _ []string) error {

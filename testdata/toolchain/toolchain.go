@@ -23,12 +23,13 @@ import (
 // The versions, and the only place that has them. "Oldest" is the oldest one that the tests were seen
 // to pass with; "install" is the one that is installed where there is none.
 const (
-	fastlyOldest   = "15.4.0" // the first with `compute install-tools`
-	fastlyInstall  = "16.1.0"
-	viceroyOldest  = "0.18.0"
-	viceroyInstall = "0.22.0"
-	pushpinOldest  = "1.36.0" // the first whose condure does what connmgr does since
-	pushpinRenamed = "1.40.0" // the first that takes the CLI's configuration without the wrapper
+	fastlyOldest     = "15.4.0" // the first with `compute install-tools`
+	fastlyInstall    = "16.1.0"
+	viceroyOldest    = "0.18.0"
+	viceroyInstall   = "0.22.0"
+	pushpinOldest    = "1.36.0" // the first whose condure does what connmgr does since
+	pushpinRenamed   = "1.40.0" // the first that takes the CLI's configuration without the wrapper
+	shellcheckOldest = "0.9.0"  // Debian 12's
 )
 
 // CacheVariable names the environment variable that moves the cache.
