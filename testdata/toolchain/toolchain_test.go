@@ -1,6 +1,13 @@
 package toolchain
 
-import "testing"
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/semver"
+)
 
 func TestCacheDir(t *testing.T) {
 	tests := []struct{ own, xdg, want string }{
@@ -30,4 +37,44 @@ func TestOlder(t *testing.T) {
 			t.Errorf("%s older than %s: %t", tt.version, tt.than, got)
 		}
 	}
+}
+
+// TestVersions keeps what the README says of versions in step with the one place that each is in.
+func TestVersions(t *testing.T) {
+	app, tests := readModule(t, "../../go.mod"), readModule(t, "../go.mod")
+	if app.Go.Version != tests.Go.Version {
+		t.Errorf("go.mod is for Go %s, and testdata/go.mod for %s", app.Go.Version, tests.Go.Version)
+	}
+	minor := func(version string) string { return strings.TrimPrefix(semver.MajorMinor("v"+version), "v") }
+	sdk := strings.TrimPrefix(app.Require[0].Mod.Version, "v")
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"[Go](https://go.dev/dl/) " + minor(app.Go.Version) + " or newer",
+		"\n| Go | " + minor(app.Go.Version) + " |",
+		"\n| [compute-sdk-go](https://github.com/fastly/compute-sdk-go) | " + sdk + " | " + sdk + " |",
+		"\n| Fastly CLI | " + fastlyOldest + " | " + fastlyInstall + " |",
+		"\n| Viceroy | " + viceroyOldest + " | " + viceroyInstall + " |",
+		"\n| Pushpin | " + pushpinOldest + " |",
+		"Pushpin " + minor(pushpinRenamed) + " and newer",
+	} {
+		if !strings.Contains(string(readme), want) {
+			t.Errorf("README.md does not have %q", want)
+		}
+	}
+}
+
+func readModule(t *testing.T, path string) *modfile.File {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	module, err := modfile.Parse(path, content, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return module
 }
