@@ -5,6 +5,7 @@ ARGS ?=
 KIT  := testdata/bin/kit -addr $(ADDR)
 WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
+WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
 
 .PHONY: help tools env build serve demo test lint unit e2e clean kit go
 
@@ -41,7 +42,8 @@ lint: kit ## Check the format, vet, and run staticcheck, ShellCheck and actionli
 	@staticcheck=$$(go -C testdata tool -n staticcheck) && set -x && $$staticcheck ./... && \
 		GOOS=wasip1 GOARCH=wasm $$staticcheck $(TAGS) ./... && cd testdata && $$staticcheck ./...
 	@shellcheck=$$($(KIT) shellcheck) && actionlint=$$(go -C testdata tool -n actionlint) && set -x && \
-		$$shellcheck .ci/run testdata/toolchain/*.sh && $$actionlint -shellcheck="$$shellcheck" .github/workflows/*.yml
+		$$shellcheck $(wildcard .ci/run) testdata/toolchain/*.sh && \
+		$(if $(WORKFLOWS),$$actionlint -shellcheck="$$shellcheck" $(WORKFLOWS),:)
 
 unit: go ## Run the app's unit tests, which need none of the tools
 	go test ./...

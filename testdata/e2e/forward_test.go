@@ -159,6 +159,9 @@ func testResponses(t *testing.T, p *project, origin *rawOrigin) {
 			if !strings.HasSuffix(got, tt.want) || !strings.Contains(strings.ToLower(got), "\r\n"+tt.framing+"\r\n") {
 				t.Errorf("got %q, want it to end with %q, and to have the line %q", got, tt.want, tt.framing)
 			}
+			if tt.response == "" {
+				p.waitForLog(t, `backend "origin" answered with status 101`)
+			}
 		})
 	}
 }
