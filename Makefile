@@ -7,7 +7,7 @@ WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
 WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
 
-.PHONY: help tools env build serve demo test lint unit e2e clean kit go
+.PHONY: help tools env build serve demo test lint unit e2e bench clean kit go
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,10 @@ unit: go ## Run the app's unit tests, which need none of the tools
 e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
 	@$(KIT) browser
 	go -C testdata test -count=1 -timeout=20m $(ARGS) ./...
+
+bench: tools ## Measure the app, and compiled kits: PEERS='files or directories' JSON=file PLOT=file.svg BENCH='flags'
+	@go -C testdata build -o bin/ ./bench
+	@exec testdata/bin/bench -peers '$(PEERS)' -json '$(JSON)' -plot '$(PLOT)' $(BENCH)
 
 clean: ## Remove what was built here (the tools' cache stays)
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin

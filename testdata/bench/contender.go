@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+// contender is a compiled app, in a directory of its own that `fastly compute serve` can serve.
+type contender struct {
+	name        string
+	dir         string
+	packageSize int64 // of the package that would be uploaded, in bytes
+}
+
+// sandboxPerRequest replaces the call in main.go that has a sandbox serve many requests.
+const (
+	manyRequests      = "fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{"
+	sandboxPerRequest = "fsthttp.ServeFunc(handle)\n\t_ = (&fsthttp.ServeManyOptions{"
+)
+
+// prepare builds the contenders below dir. The first is the app as it stands.
+func prepare(ctx context.Context, tools toolchain.Tools, dir string, peers []string) ([]contender, error) {
+	app := contender{name: "app", dir: filepath.Join(dir, "app")}
+	single := contender{name: "app, 1 request/sandbox", dir: filepath.Join(dir, "single")}
+	for _, c := range []contender{app, single} {
+		files, err := filepath.Glob("*.go")
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range append(files, "go.mod", "go.sum", "fastly.toml") {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			if c == single && file == "main.go" {
+				if !bytes.Contains(content, []byte(manyRequests)) {
+					return nil, fmt.Errorf("main.go has no %q to replace: change it in testdata/bench too", manyRequests)
+				}
+				content = bytes.Replace(content, []byte(manyRequests), []byte(sandboxPerRequest), 1)
+			}
+			if err := write(filepath.Join(c.dir, file), content); err != nil {
+				return nil, err
+			}
+		}
+		if err := fastly(ctx, tools, c.dir, "build", "--metadata-disable", "--non-interactive"); err != nil {
+			return nil, err
+		}
+	}
+
+	contenders := []contender{app, single}
+	files, err := wasmFiles(peers)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := os.ReadFile("fastly.toml")
+	if err != nil {
+		return nil, err
+	}
+	for i, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".wasm")
+		c := contender{name: name, dir: filepath.Join(dir, fmt.Sprint("peer", i))}
+		wasm, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(write(filepath.Join(c.dir, "fastly.toml"), manifest), write(filepath.Join(c.dir, "bin/main.wasm"), wasm)); err != nil {
+			return nil, err
+		}
+		contenders = append(contenders, c)
+	}
+	for i := range contenders {
+		c := &contenders[i]
+		if err := fastly(ctx, tools, c.dir, "pack", "--wasm-binary", filepath.Join(c.dir, "bin/main.wasm")); err != nil {
+			return nil, err
+		}
+		packages, _ := filepath.Glob(filepath.Join(c.dir, "pkg/*.tar.gz"))
+		if len(packages) == 0 {
+			return nil, fmt.Errorf("fastly compute pack left no package in %s/pkg", c.dir)
+		}
+		info, err := os.Stat(packages[0])
+		if err != nil {
+			return nil, err
+		}
+		c.packageSize = info.Size()
+	}
+	return contenders, nil
+}
+
+// wasmFiles returns the files, and those in the directories, that end in .wasm.
+func wasmFiles(paths []string) ([]string, error) {
+	var files []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("PEERS: %w", err)
+		}
+		found := []string{path}
+		if info.IsDir() {
+			found, _ = filepath.Glob(filepath.Join(path, "*.wasm"))
+		}
+		if len(found) == 0 || !strings.HasSuffix(found[0], ".wasm") {
+			return nil, fmt.Errorf("PEERS: %s is not, and has not, a compiled kit, *.wasm (packed ones: xz -dk)", path)
+		}
+		files = append(files, found...)
+	}
+	return files, nil
+}
+
+func fastly(ctx context.Context, tools toolchain.Tools, dir string, args ...string) error {
+	cmd := exec.CommandContext(ctx, tools.Fastly, append([]string{"compute"}, args...)...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("fastly compute %s: %w\n%s", args[0], err, out)
+	}
+	return nil
+}
+
+func write(path string, content []byte) error {
+	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644))
+}

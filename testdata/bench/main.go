@@ -1,0 +1,128 @@
+// Command bench measures the app under Viceroy against others: itself with one sandbox for each
+// request, and any compiled kits. It takes a few minutes, and wants a machine that does nothing else.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+type options struct {
+	peers             []string
+	rounds, clients   int
+	warmup, duration  time.Duration
+	workloads         *regexp.Regexp
+	jsonFile, svgFile string
+}
+
+func main() {
+	var o options
+	peers := flag.String("peers", "", "compiled kits to measure too: .wasm `files`, or directories of them, separated by spaces")
+	workloads := flag.String("workloads", ".", "measure only the workloads whose name matches this `regexp`")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often each contender is measured, in turn with the others")
+	flag.IntVar(&o.clients, "clients", 8, "how many clients send at the same time, each one request after the other")
+	flag.DurationVar(&o.warmup, "warmup", 1200*time.Millisecond, "how long a workload runs before it is measured") // longer than sandboxes wait
+	flag.DurationVar(&o.duration, "duration", 2500*time.Millisecond, "how long each workload is measured, in each round")
+	flag.StringVar(&o.jsonFile, "json", "", "write the figures to this `file`, as JSON")
+	flag.StringVar(&o.svgFile, "plot", "", "write a bar chart to this `file`, as SVG")
+	flag.Parse()
+	o.peers = strings.Fields(*peers)
+	var err error
+	if o.workloads, err = regexp.Compile(*workloads); err != nil || flag.NArg() > 0 || o.rounds < 1 || o.clients < 1 || o.duration <= 0 || o.warmup < 0 {
+		fmt.Fprintln(os.Stderr, "bench: a number, duration, regexp or argument is not as these flags have it:", err)
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := bench(ctx, o); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
+		fmt.Fprintln(os.Stderr, "\nbench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench measures each contender on each workload, and prints the figures. It returns an error if
+// there is a row without figures, as it had errors.
+func bench(ctx context.Context, o options) error {
+	tools, err := toolchain.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	m, err := chain.ReadManifest(".")
+	if err != nil {
+		return err
+	}
+	if err := chain.CheckFree(ctx, append(m.Addresses(), chain.DefaultAddr, m.Origin)...); err != nil {
+		return fmt.Errorf("%w\nend what uses these ports: it would disturb the measurement, too", err)
+	}
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	contenders, err := prepare(ctx, tools, dir, o.peers)
+	if err != nil {
+		return err
+	}
+	selected := slices.DeleteFunc(slices.Clone(workloads), func(w workload) bool { return !o.workloads.MatchString(w.name) })
+
+	listener, err := net.Listen("tcp", m.Origin)
+	if err != nil {
+		return fmt.Errorf("the origin: %w", err)
+	}
+	go serveOrigin(listener)
+	defer listener.Close()
+
+	report := newReport(ctx, o, tools, contenders, selected)
+	os.Unsetenv("RUST_BACKTRACE") // Viceroy would collect one for each sandbox that ends
+	began := time.Now()
+	for round := range o.rounds {
+		for i := range contenders {
+			c := contenders[(i+round)%len(contenders)] // no one always comes after the same other
+			fmt.Fprintf(os.Stderr, "%4.0f s  round %d of %d: %s\n", time.Since(began).Seconds(), round+1, o.rounds, c.name)
+			if err := measureContender(ctx, o, tools, c, selected, report); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+	}
+	return report.write(o)
+}
+
+// measureContender serves one contender, and has it go through all workloads.
+func measureContender(ctx context.Context, o options, tools toolchain.Tools, c contender, selected []workload, report *report) error {
+	log := new(sandboxLog)
+	app, err := chain.Serve(ctx, tools, c.dir, chain.DefaultAddr, log, "--skip-build")
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, log.tail())
+	}
+	defer app.Stop()
+	viceroy, err := find(app, "viceroy")
+	if err != nil {
+		return err
+	}
+	for _, w := range selected {
+		f, err := measure(ctx, o, w, viceroy, log)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		report.add(c, w, f)
+		fmt.Fprintf(os.Stderr, "          %-22s %8.0f requests/s\n", w.name, f.rate())
+	}
+	return nil
+}
