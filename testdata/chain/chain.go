@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,20 +39,53 @@ type Process struct {
 	err  error         // how it ended; valid once done is closed
 }
 
+// running are the programs that were started and have not ended.
+var running struct {
+	sync.Mutex
+	programs map[*Process]bool
+	over     bool // none may be started any more
+}
+
 // Start starts cmd in a process group of its own: a Ctrl-C in the terminal does not reach it, so
 // that it is Stop that ends it, with what it started.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // a grandchild may hold the output open
+	running.Lock()
+	defer running.Unlock()
+	if running.over {
+		return nil, fmt.Errorf("start %s: it is over", cmd.Path)
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	p := &Process{cmd: cmd, done: make(chan struct{})}
+	if running.programs == nil {
+		running.programs = map[*Process]bool{}
+	}
+	running.programs[p] = true
 	go func() {
 		p.err = cmd.Wait()
+		running.Lock()
+		delete(running.programs, p)
+		running.Unlock()
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// StopAll stops all the programs that were started, for a process that is about to exit: Start fails
+// from then on.
+func StopAll() {
+	running.Lock()
+	running.over = true
+	programs := slices.Collect(maps.Keys(running.programs))
+	running.Unlock()
+	var stopping sync.WaitGroup
+	for _, p := range programs {
+		stopping.Go(p.Stop)
+	}
+	stopping.Wait()
 }
 
 // Serve starts `fastly compute serve` in the project directory dir, with extra arguments args, and
@@ -65,6 +101,22 @@ func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.
 	if err := p.WaitForListener(ctx, addr); err != nil {
 		p.Stop()
 		return nil, fmt.Errorf("fastly compute serve in %s: %w", dir, err)
+	}
+	return p, nil
+}
+
+// Origin starts an origin with cmd, and waits until it takes connections where m has the app look for
+// it. What it prints goes to out.
+func Origin(ctx context.Context, cmd *exec.Cmd, m Manifest, out io.Writer) (*Process, error) {
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = append([]string{"GRIP_URL=" + m.GripURL()}, os.Environ()...) // the user's own goes before
+	p, err := Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.WaitForListener(ctx, m.Origin); err != nil {
+		p.Stop()
+		return nil, fmt.Errorf("the origin: %w", err)
 	}
 	return p, nil
 }
@@ -111,6 +163,8 @@ func (p *Process) Stop() {
 	select {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
+		// While it builds, the CLI takes no notice, and starts Viceroy all the same.
+		started = append(started, p.Descendants()...)
 		p.cmd.Process.Kill()
 		<-p.done
 	}
@@ -122,6 +176,15 @@ func (p *Process) Stop() {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// Tree returns the program's process, and its descendants.
+func (p *Process) Tree() []*process.Process {
+	all := p.Descendants()
+	if self, err := process.NewProcess(int32(p.Pid())); err == nil {
+		all = append(all, self)
+	}
+	return all
 }
 
 // Descendants returns the processes that the program has started, and those that they have.

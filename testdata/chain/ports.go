@@ -38,6 +38,19 @@ func CheckFree(ctx context.Context, addrs ...string) error {
 	return errors.Join(taken...)
 }
 
+// Preflight is CheckFree for a person's own chain: the error says what to do.
+func Preflight(ctx context.Context, addrs ...string) error {
+	err := CheckFree(ctx, addrs...)
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(`%w
+Viceroy, Pushpin (its parts: condure, connmgr, zurl, pushpin-…) and origin are those of another
+make demo, make serve or fastly compute serve: end that. Pushpin alone may be a service of the system:
+sudo service pushpin stop. Or choose other ports: ADDR=127.0.0.1:port for the app; in fastly.toml
+proxy_port and publish_port below [local_server.pushpin], and url for the origin`, err)
+}
+
 // holder describes the process that listens on the port.
 func holder(ctx context.Context, port string) string {
 	conns, _ := psnet.ConnectionsWithContext(ctx, "tcp")

@@ -12,12 +12,14 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,6 +43,13 @@ func TestMain(m *testing.M) {
 	if tools, err = toolchain.Ensure(context.Background(), os.Stderr); err != nil {
 		log.Fatal(err)
 	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		chain.StopAll()
+		os.Exit(130) // what shells report for a Ctrl-C
+	}()
 	var stop func()
 	if kitURL, stop, err = serveKit(); err != nil {
 		log.Fatal(err)
@@ -149,14 +158,15 @@ func (p *project) edit(t *testing.T, file, old, new string) {
 	}
 }
 
-// serve runs the app until the test ends.
-func (p *project) serve(t *testing.T) {
+// serve runs the app until the test ends, with extra arguments for the Fastly CLI.
+func (p *project) serve(t *testing.T, args ...string) *chain.Process {
 	t.Helper()
-	app, err := chain.Serve(t.Context(), tools, p.dir, p.addr, p.log)
+	app, err := chain.Serve(t.Context(), tools, p.dir, p.addr, p.log, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Stop)
+	return app
 }
 
 func (p *project) url(target string) string { return "http://" + p.addr + target }

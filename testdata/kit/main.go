@@ -131,7 +131,7 @@ func serve(ctx context.Context, addr string, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFree(ctx, append(m.Addresses(), addr)...); err != nil {
+	if err := chain.Preflight(ctx, append(m.Addresses(), addr)...); err != nil {
 		return err
 	}
 	if conn, err := net.DialTimeout("tcp", m.Origin, time.Second); err != nil {
@@ -148,18 +148,6 @@ func become(program string, args []string) error {
 	return fmt.Errorf("start %s: %w", program, err)
 }
 
-func checkFree(ctx context.Context, addrs ...string) error {
-	err := chain.CheckFree(ctx, addrs...)
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf(`%w
-Viceroy, Pushpin (its parts: condure, connmgr, zurl, pushpin-…) and origin are those of another
-make demo, make serve or fastly compute serve: end that. Pushpin alone may be a service of the system:
-sudo service pushpin stop. Or choose other ports: ADDR=127.0.0.1:port for the app; in fastly.toml
-proxy_port and publish_port below [local_server.pushpin], and url for the origin`, err)
-}
-
 func demo(ctx context.Context, addr string, args []string) error {
 	t, err := toolchain.Ensure(ctx, os.Stderr)
 	if err != nil {
@@ -172,7 +160,7 @@ func demo(ctx context.Context, addr string, args []string) error {
 	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
 		return fmt.Errorf("fastly.toml has the backend origin at %s, and the demo's own can only be on this machine: use make serve", m.Origin)
 	}
-	if err := checkFree(ctx, append(m.Addresses(), addr, m.Origin)...); err != nil {
+	if err := chain.Preflight(ctx, append(m.Addresses(), addr, m.Origin)...); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -180,17 +168,11 @@ func demo(ctx context.Context, addr string, args []string) error {
 		return err
 	}
 	out := &untilStop{w: os.Stdout}
-	cmd := exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin)
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Env = append([]string{"GRIP_URL=" + m.GripURL()}, os.Environ()...) // the user's own goes before
-	origin, err := chain.Start(cmd)
+	origin, err := chain.Origin(ctx, exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin), m, out)
 	if err != nil {
 		return err
 	}
 	defer origin.Stop()
-	if err := origin.WaitForListener(ctx, m.Origin); err != nil {
-		return fmt.Errorf("the demo origin: %w", err)
-	}
 	app, err := chain.Serve(ctx, t, ".", addr, out, args...)
 	if err != nil {
 		return err
