@@ -453,7 +453,7 @@ func testPublish(t *testing.T, p *project) {
 	if status, body := post(t, p.url("/publish?channel=size"), largest+"y"); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("a byte more: status %d, %s", status, body)
 	}
-	// A publish request of 64 KiB, for one kind of connection, arrives; of a byte more it is not sent.
+	// A publish request of 64 KiB, for one kind of connection, arrives whole; of a byte more it is not sent.
 	c, err := grip.ParseURL(p.GripURL(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -465,6 +465,15 @@ func testPublish(t *testing.T, p *project) {
 	}
 	if _, got, err := conn.Read(ctx); err != nil || string(got) != item.Formats.WSMessage.Content {
 		t.Errorf("64 KiB: got %d bytes, %v", len(got), err)
+	}
+	whole := open(t, ctx, p.url("/stream?channel=size"))
+	whole.until("stream open")
+	line := strings.Repeat("z", grip.MaxPublish-around-1-len(`\n`)) // the 1: http-stream is longer than ws-message
+	if err := c.Publish(ctx, grip.Item{Channel: "size", Formats: grip.Formats{HTTPStream: &grip.HTTPStream{Content: line + "\n"}}}); err != nil {
+		t.Error(err)
+	}
+	if got := whole.until("z"); got[len(got)-1] != line {
+		t.Errorf("64 KiB on a stream: got %d bytes", len(got[len(got)-1]))
 	}
 	item.Formats.WSMessage.Content += "z"
 	if err := c.Publish(ctx, item); !errors.Is(err, grip.ErrTooLarge) {
