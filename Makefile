@@ -2,18 +2,20 @@
 
 ADDR ?= 127.0.0.1:7676
 ARGS ?=
+LOAD ?=
 KIT  := testdata/bin/kit -addr $(ADDR)
 WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
 WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
 
-.PHONY: help tools env build serve demo test lint unit e2e bench clean kit go
+.PHONY: help tools env build serve demo test lint unit e2e load bench clean kit go
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  ADDR=host:port moves the app from $(ADDR); ARGS='...' goes to the Fastly CLI (build, serve, demo)"
-	@echo "  or to go test (e2e, test): make e2e ARGS=-run=TestDemo"
+	@echo "  or to go test (e2e, test): make e2e ARGS=-run=TestDemo; LOAD='-streams 5000 -sockets 0' changes the load"
+	@echo "  (testdata/bin/load -help lists more)."
 
 demo: kit ## Run the app and the demo origin together, with things to try
 	@exec $(KIT) demo $(ARGS)
@@ -51,6 +53,11 @@ unit: go ## Run the app's unit tests, which need none of the tools
 e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
 	@$(KIT) browser
 	go -C testdata test -count=1 -timeout=20m $(ARGS) ./...
+
+load: tools ## Hold 4000 connections through the app, account for every message, then try faults: some minutes
+	@go -C testdata build -o bin/ ./load
+	@testdata/bin/load -addr $(ADDR) $(LOAD)
+	go -C testdata test -count=1 -timeout=20m -run='^TestFaults$$' ./e2e -long
 
 bench: tools ## Measure the app, and compiled kits: PEERS='files or directories' JSON=file PLOT=file.svg BENCH='flags'
 	@go -C testdata build -o bin/ ./bench
