@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -50,7 +49,8 @@ func main() {
 	defer stop()
 	if err := bench(ctx, o); err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("interrupted")
+			fmt.Fprintln(os.Stderr, "\nbench: interrupted")
+			os.Exit(130) // what shells report for a Ctrl-C
 		}
 		fmt.Fprintln(os.Stderr, "\nbench:", err)
 		os.Exit(1)
@@ -68,8 +68,8 @@ func bench(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := chain.CheckFree(ctx, append(m.Addresses(), chain.DefaultAddr, m.Origin)...); err != nil {
-		return fmt.Errorf("%w\nend what uses these ports: it would disturb the measurement, too", err)
+	if err := chain.Preflight(ctx, append(m.Addresses(), chain.DefaultAddr, m.Origin)...); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
