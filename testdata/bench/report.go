@@ -137,7 +137,10 @@ func (r *report) write(o options) error {
 			line.CPUPerRequest, ratio(line.CPUPerRequest, first.CPUPerRequest), line.Peak, line.Heap, line.Package/1000)
 	}
 	tw.Flush()
-	fmt.Printf("\n%s\n\n%s", strings.Join(r.about, "\n"), table.String())
+	fmt.Printf("\n%s\n\n", strings.Join(r.about, "\n"))
+	for line := range strings.Lines(table.String()) {
+		fmt.Println(strings.TrimRight(line, " \n"))
+	}
 
 	if o.jsonFile != "" {
 		content, err := json.MarshalIndent(map[string]any{"about": r.about, "rows": rows}, "", "  ")
