@@ -21,25 +21,25 @@ import (
 func TestHandle(t *testing.T) {
 	const viaFanout, viaSend = fsthttp.StatusServiceUnavailable, fsthttp.StatusBadGateway
 	tests := []struct {
-		method, upgrade string
-		want            int
+		method, path, upgrade string
+		want                  int
 	}{
-		{"GET", "", viaFanout},
-		{"GET", "websocket", viaFanout},
-		{"GET", "h2c", viaFanout},
-		{"HEAD", "", viaFanout},
-		{"POST", "", viaSend},
-		{"POST", "websocket", viaSend},
-		{"PUT", "", viaSend},
-		{"PATCH", "", viaSend},
-		{"DELETE", "", viaSend},
-		{"OPTIONS", "", viaSend},
-		{"PURGE", "", viaSend},
-		{"get", "", viaSend}, // methods are case-sensitive: RFC 9110 section 9.1
+		{"GET", "/", "", viaFanout},
+		{"GET", "/", "websocket", viaFanout},
+		{"GET", "/", "h2c", viaFanout},
+		{"HEAD", "/", "", viaFanout},
+		{"POST", "/", "", viaSend},
+		{"POST", "/", "websocket", viaSend},
+		{"PUT", "/", "", viaSend},
+		{"PATCH", "/", "", viaSend},
+		{"DELETE", "/", "", viaSend},
+		{"OPTIONS", "/", "", viaSend},
+		{"PURGE", "/", "", viaSend},
+		{"get", "/", "", viaSend}, // methods are case-sensitive: RFC 9110 section 9.1
 	}
 	for _, tt := range tests {
-		t.Run(strings.TrimSpace(tt.method+" "+tt.upgrade), func(t *testing.T) {
-			r, err := fsthttp.NewRequest(tt.method, "http://example.com/", nil)
+		t.Run(strings.TrimSpace(tt.method+" "+tt.path+" "+tt.upgrade), func(t *testing.T) {
+			r, err := fsthttp.NewRequest(tt.method, "http://example.com"+tt.path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,6 +18,7 @@ const inside = "FANOUT_FORWARD_INSIDE_TEST_INIT"
 // TestInit begins a project of one's own, by the URL of the kit, and from it the next one, by its path:
 // each is all of the kit and nothing else, though there was work in the one before.
 func TestInit(t *testing.T) {
+	aboutTheKit(t)
 	if os.Getenv(inside) != "" {
 		t.Fatal("this test ran itself, for ever: make passed no ARGS on to go test")
 	}

@@ -32,6 +32,7 @@ var notRun = map[string]string{
 // TestReadme does what the README says, in its order, as a newcomer would: in a clone, and on the ports
 // that it names. It runs every shell command that notRun does not list.
 func TestReadme(t *testing.T) {
+	aboutTheKit(t)
 	t.Parallel()
 	n := &newcomer{dir: filepath.Join(t.TempDir(), "compute-starter-kit-go-fanout-forward")}
 	for _, b := range readme(t) {

@@ -11,6 +11,7 @@ import (
 // TestRecipes applies each of the README's recipes, as it is printed, to a new project's main.go, and
 // sees which door requests take there.
 func TestRecipes(t *testing.T) {
+	aboutTheKit(t)
 	t.Parallel()
 	type request struct {
 		line, headers string

@@ -56,11 +56,12 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	stop()
-	if content, err := os.ReadFile("../../main.go"); code != 0 && err == nil && !strings.Contains(string(content), handsOffAll) {
+	if code != 0 && ownConditions() {
 		fmt.Fprintln(os.Stderr, `
 main.go no longer hands off every GET and HEAD, and these tests expect that it does. Change the table of
 testDoors (forward_test.go) to what yours hands off. In the other tests give the requests that must be
-handed off what they need for it now, such as a header, or remove the tests of what your app does not do.`)
+handed off what they need for it now, such as a header or a path, or remove the tests of what your app
+does not do. The processes' logs are left out above: they show for an app that does not differ.`)
 	}
 	os.Exit(code)
 }
@@ -70,6 +71,20 @@ const (
 	todo        = "\t\t// TODO: add any additional conditions before setting useFanout to true\n"
 	handsOffAll = todo + "\t\tuseFanout = true\n"
 )
+
+// ownConditions reports whether this project has conditions of its own at the TODO, as README.md has it.
+func ownConditions() bool {
+	content, err := os.ReadFile("../../main.go")
+	return err == nil && strings.Contains(string(content), todo) && !strings.Contains(string(content), handsOffAll)
+}
+
+// aboutTheKit skips a test of the kit itself in a project that has conditions of its own.
+func aboutTheKit(t *testing.T) {
+	t.Helper()
+	if ownConditions() {
+		t.Skip("this is about the kit as it was; main.go has conditions of its own now")
+	}
+}
 
 // project is a new project, made from this one with `fastly compute init`, on ports of its own.
 type project struct {
@@ -85,7 +100,7 @@ func newProject(t *testing.T) *project {
 	dir := filepath.Join(t.TempDir(), "my-app")
 	p := &project{dir: dir, addr: local(freePorts(t, 1)), log: &logBuffer{}}
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() && !ownConditions() {
 			t.Logf("the log of all processes in %s:\n%s%s", dir, p.log, p.pushpinLogs())
 		}
 	})
