@@ -223,7 +223,5 @@ func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
 			t.Errorf("process %d is left: %s", proc.Pid, command)
 		}
 	}
-	if err := chain.CheckFree(t.Context(), append(p.Addresses(), p.addr, p.Origin)...); err != nil {
-		t.Errorf("after the end: %v", err)
-	}
+	waitFree(t, append(p.Addresses(), p.addr, p.Origin)...)
 }

@@ -463,7 +463,5 @@ func testRebuilt(t *testing.T, f *faults) {
 			t.Errorf("%s, process %d, is left", name, p.Pid)
 		}
 	}
-	if err := chain.CheckFree(t.Context(), append(f.Addresses(), f.addr)...); err != nil {
-		t.Errorf("after the end: %v", err)
-	}
+	waitFree(t, append(f.Addresses(), f.addr)...)
 }

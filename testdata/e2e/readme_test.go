@@ -96,9 +96,7 @@ func TestReadme(t *testing.T) {
 	origin.Stop()
 
 	n.next(t, "") // all that is left is in notRun
-	if err := chain.CheckFree(t.Context(), ports...); err != nil {
-		t.Errorf("after the end: %v", err)
-	}
+	waitFree(t, ports...)
 }
 
 // newcomer is who reads the README, and does what it says.

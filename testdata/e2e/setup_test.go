@@ -239,6 +239,22 @@ func freePorts(t *testing.T, n int) int {
 	return 0
 }
 
+// waitFree waits until nothing listens on the addresses any more: the system may close the sockets of a
+// process a moment after it counts as dead, as one of its threads is still about to end.
+func waitFree(t *testing.T, addrs ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err := chain.CheckFree(t.Context(), addrs...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("after the end: %v", err)
+			return
+		}
+	}
+}
+
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // logBuffer collects what processes print.
