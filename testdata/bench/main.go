@@ -60,15 +60,8 @@ func main() {
 // bench measures each contender on each workload, and prints the figures. It returns an error if
 // there is a row without figures, as it had errors.
 func bench(ctx context.Context, o options) error {
-	tools, err := toolchain.Ensure(ctx, os.Stderr)
+	tools, m, err := chain.Prepare(ctx, chain.DefaultAddr)
 	if err != nil {
-		return err
-	}
-	m, err := chain.ReadManifest(".")
-	if err != nil {
-		return err
-	}
-	if err := chain.Preflight(ctx, append(m.Addresses(), chain.DefaultAddr, m.Origin)...); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "bench-")

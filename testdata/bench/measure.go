@@ -48,7 +48,7 @@ func (f *figures) add(g figures) {
 // measure runs the workload on the app that viceroy serves, once it is warm.
 func measure(ctx context.Context, o options, w workload, viceroy *process.Process, log *sandboxLog) (figures, error) {
 	f := newFigures()
-	results := w.attack(ctx, o.clients, o.warmup+o.duration+300*time.Millisecond) // some more, to be stopped in full run
+	results := w.attack(ctx, o.clients, o.warmup+o.duration+300*time.Millisecond) // longer than it is measured: all clients are busy to the end
 	warm := time.After(o.warmup)
 	var began, ended time.Time
 	var before time.Duration

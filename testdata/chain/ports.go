@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
 
 	psnet "github.com/shirou/gopsutil/v4/net"
 	"github.com/shirou/gopsutil/v4/process"
+
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
 // CheckFree returns an error that names each of the addresses, host:port, that is already listened
@@ -49,6 +52,23 @@ Viceroy, Pushpin (its parts: condure, connmgr, zurl, pushpin-…) and origin are
 make demo, make serve or fastly compute serve: end that. Pushpin alone may be a service of the system:
 sudo service pushpin stop. Or choose other ports: ADDR=127.0.0.1:port for the app; in fastly.toml
 proxy_port and publish_port below [local_server.pushpin], and url for the origin`, err)
+}
+
+// Prepare has ready what a program needs that serves the app of this directory at addr, a host:port,
+// with an origin of its own: the tools, and free ports. The origin can only be on this machine.
+func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error) {
+	tools, err := toolchain.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return toolchain.Tools{}, Manifest{}, err
+	}
+	m, err := ReadManifest(".")
+	if err != nil {
+		return toolchain.Tools{}, Manifest{}, err
+	}
+	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
+		return toolchain.Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, and this brings an origin of its own, on this machine: set url to http://localhost:3000/, or use make serve", m.Origin)
+	}
+	return tools, m, Preflight(ctx, append(m.Addresses(), addr, m.Origin)...)
 }
 
 // holder describes the process that listens on the port.

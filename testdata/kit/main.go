@@ -149,18 +149,8 @@ func become(program string, args []string) error {
 }
 
 func demo(ctx context.Context, addr string, args []string) error {
-	t, err := toolchain.Ensure(ctx, os.Stderr)
+	t, m, err := chain.Prepare(ctx, addr)
 	if err != nil {
-		return err
-	}
-	m, err := chain.ReadManifest(".")
-	if err != nil {
-		return err
-	}
-	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
-		return fmt.Errorf("fastly.toml has the backend origin at %s, and the demo's own can only be on this machine: use make serve", m.Origin)
-	}
-	if err := chain.Preflight(ctx, append(m.Addresses(), addr, m.Origin)...); err != nil {
 		return err
 	}
 	self, err := os.Executable()

@@ -19,7 +19,6 @@ import (
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/crowd"
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
 // maxClients is how many connections a run may have: each takes one of the system's ports for
@@ -69,18 +68,8 @@ func (l load) run(ctx context.Context, addr string) error {
 	if err := allowFiles(uint64(2*l.clients() + 500)); err != nil { // Viceroy has two for a client
 		return err
 	}
-	tools, err := toolchain.Ensure(ctx, os.Stderr)
+	tools, m, err := chain.Prepare(ctx, addr)
 	if err != nil {
-		return err
-	}
-	m, err := chain.ReadManifest(".")
-	if err != nil {
-		return err
-	}
-	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
-		return fmt.Errorf("fastly.toml has the backend origin at %s: the load stays on this machine", m.Origin)
-	}
-	if err := chain.Preflight(ctx, append(m.Addresses(), addr, m.Origin)...); err != nil {
 		return err
 	}
 	// Viceroy names the backend in this header, by which Pushpin chooses the route.
