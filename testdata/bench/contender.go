@@ -5,11 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
+	"github.com/shirou/gopsutil/v4/process"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
@@ -18,6 +23,63 @@ type contender struct {
 	name        string
 	dir         string
 	packageSize int64 // of the package that would be uploaded, in bytes
+
+	addr    string // where it is served, host:port
+	chain   *chain.Process
+	all     []*process.Process // of the chain
+	viceroy *process.Process   // one of them
+	log     *sandboxLog
+}
+
+// serve starts the contender's chain, and suspends it until it is measured: contenders that can take
+// turns of a second share the moments when a machine is slow, which a restart for each turn would not allow.
+func (c *contender) serve(ctx context.Context, tools toolchain.Tools) error {
+	port, err := chain.FreePorts(ctx, 6) // Pushpin publishes at four in a row
+	if err != nil {
+		return err
+	}
+	c.addr, c.log = net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), new(sandboxLog)
+	c.chain, err = chain.Serve(ctx, tools, c.dir, c.addr, c.log, "--skip-build",
+		"--pushpin-proxy-port", strconv.Itoa(port+1), "--pushpin-publish-port", strconv.Itoa(port+2))
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, c.log.tail())
+	}
+	c.all = c.chain.Tree()
+	for _, p := range c.all {
+		if name, _ := p.Name(); name == "viceroy" {
+			c.viceroy = p
+		}
+	}
+	if c.viceroy == nil {
+		err = errors.New("found no process viceroy")
+	} else {
+		err = c.suspend()
+	}
+	if err != nil {
+		c.stop()
+	}
+	return err
+}
+
+// suspend stops the clock of all the contender's processes: they take no CPU until resume.
+func (c *contender) suspend() error { return c.each((*process.Process).Suspend) }
+
+func (c *contender) resume() error { return c.each((*process.Process).Resume) }
+
+func (c *contender) each(signal func(*process.Process) error) error {
+	var failed []error
+	for _, p := range c.all {
+		if err := signal(p); err != nil {
+			failed = append(failed, fmt.Errorf("signal process %d of %s: %w", p.Pid, c.name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// stop ends the contender's chain.
+func (c *contender) stop() {
+	c.resume() // suspended, it would not take the signal to end
+	c.chain.Stop()
 }
 
 // sandboxPerRequest replaces the call in main.go that has a sandbox serve many requests.
@@ -27,10 +89,10 @@ const (
 )
 
 // prepare builds the contenders below dir. The first is the app as it stands.
-func prepare(ctx context.Context, tools toolchain.Tools, dir string, peers []string) ([]contender, error) {
-	app := contender{name: "app", dir: filepath.Join(dir, "app")}
-	single := contender{name: "app, 1 request/sandbox", dir: filepath.Join(dir, "single")}
-	for _, c := range []contender{app, single} {
+func prepare(ctx context.Context, tools toolchain.Tools, dir string, peers []string) ([]*contender, error) {
+	app := &contender{name: "app", dir: filepath.Join(dir, "app")}
+	single := &contender{name: "app, 1 request/sandbox", dir: filepath.Join(dir, "single")}
+	for _, c := range []*contender{app, single} {
 		files, err := filepath.Glob("*.go")
 		if err != nil {
 			return nil, err
@@ -55,7 +117,7 @@ func prepare(ctx context.Context, tools toolchain.Tools, dir string, peers []str
 		}
 	}
 
-	contenders := []contender{app, single}
+	contenders := []*contender{app, single}
 	files, err := wasmFiles(peers)
 	if err != nil {
 		return nil, err
@@ -66,7 +128,7 @@ func prepare(ctx context.Context, tools toolchain.Tools, dir string, peers []str
 	}
 	for i, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".wasm")
-		c := contender{name: name, dir: filepath.Join(dir, fmt.Sprint("peer", i))}
+		c := &contender{name: name, dir: filepath.Join(dir, fmt.Sprint("peer", i))}
 		wasm, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
@@ -76,8 +138,7 @@ func prepare(ctx context.Context, tools toolchain.Tools, dir string, peers []str
 		}
 		contenders = append(contenders, c)
 	}
-	for i := range contenders {
-		c := &contenders[i]
+	for _, c := range contenders {
 		if err := fastly(ctx, tools, c.dir, "pack", "--wasm-binary", filepath.Join(c.dir, "bin/main.wasm")); err != nil {
 			return nil, err
 		}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
 type options struct {
@@ -31,10 +30,10 @@ func main() {
 	var o options
 	peers := flag.String("peers", "", "compiled kits to measure too: .wasm `files`, or directories of them, separated by spaces")
 	workloads := flag.String("workloads", ".", "measure only the workloads whose name matches this `regexp`")
-	flag.IntVar(&o.rounds, "rounds", 3, "how often each contender is measured, in turn with the others")
+	flag.IntVar(&o.rounds, "rounds", 6, "how often each contender is measured, in turn with the others")
 	flag.IntVar(&o.clients, "clients", 8, "how many clients send at the same time, each one request after the other")
-	flag.DurationVar(&o.warmup, "warmup", 1200*time.Millisecond, "how long a workload runs before it is measured") // longer than sandboxes wait
-	flag.DurationVar(&o.duration, "duration", 2500*time.Millisecond, "how long each workload is measured, in each round")
+	flag.DurationVar(&o.warmup, "warmup", 400*time.Millisecond, "how long a workload runs before it is measured")
+	flag.DurationVar(&o.duration, "duration", 1200*time.Millisecond, "how long each workload is measured, in each round")
 	flag.StringVar(&o.jsonFile, "json", "", "write the figures to this `file`, as JSON")
 	flag.StringVar(&o.svgFile, "plot", "", "write a bar chart to this `file`, as SVG")
 	flag.Parse()
@@ -60,7 +59,7 @@ func main() {
 // bench measures each contender on each workload, and prints the figures. It returns an error if
 // there is a row without figures, as it had errors.
 func bench(ctx context.Context, o options) error {
-	tools, m, err := chain.Prepare(ctx, chain.DefaultAddr)
+	tools, m, err := chain.Prepare(ctx, "") // each contender has ports of its own
 	if err != nil {
 		return err
 	}
@@ -85,37 +84,27 @@ func bench(ctx context.Context, o options) error {
 	report := newReport(ctx, o, tools, contenders, selected)
 	os.Unsetenv("RUST_BACKTRACE") // Viceroy would collect one for each sandbox that ends
 	began := time.Now()
+	for _, c := range contenders {
+		fmt.Fprintf(os.Stderr, "%4.0f s  start %s\n", time.Since(began).Seconds(), c.name)
+		if err := c.serve(ctx, tools); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		defer c.stop()
+	}
 	for round := range o.rounds {
-		for i := range contenders {
-			c := contenders[(i+round)%len(contenders)] // no one always comes after the same other
-			fmt.Fprintf(os.Stderr, "%4.0f s  round %d of %d: %s\n", time.Since(began).Seconds(), round+1, o.rounds, c.name)
-			if err := measureContender(ctx, o, tools, c, selected, report); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
+		for _, w := range selected {
+			fmt.Fprintf(os.Stderr, "%4.0f s  round %d of %d: %s: requests/s", time.Since(began).Seconds(), round+1, o.rounds, w.name)
+			for i := range contenders {
+				c := contenders[(i+round)%len(contenders)] // no one always comes after the same other
+				f, err := c.measure(ctx, o, w)
+				if err != nil {
+					return fmt.Errorf("%s: %s: %w", c.name, w.name, err)
+				}
+				report.add(c, w, f)
+				fmt.Fprintf(os.Stderr, "; %s %.0f", c.name, f.rate())
 			}
+			fmt.Fprintln(os.Stderr)
 		}
 	}
 	return report.write(o)
-}
-
-// measureContender serves one contender, and has it go through all workloads.
-func measureContender(ctx context.Context, o options, tools toolchain.Tools, c contender, selected []workload, report *report) error {
-	log := new(sandboxLog)
-	app, err := chain.Serve(ctx, tools, c.dir, chain.DefaultAddr, log, "--skip-build")
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, log.tail())
-	}
-	defer app.Stop()
-	viceroy, err := find(app, "viceroy")
-	if err != nil {
-		return err
-	}
-	for _, w := range selected {
-		f, err := measure(ctx, o, w, viceroy, log)
-		if err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
-		}
-		report.add(c, w, f)
-		fmt.Fprintf(os.Stderr, "          %-22s %8.0f requests/s\n", w.name, f.rate())
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -12,8 +13,6 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/shirou/gopsutil/v4/process"
-
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
 // figures are what was measured of one contender on one workload.
@@ -45,10 +44,14 @@ func (f *figures) add(g figures) {
 	f.errors += g.errors
 }
 
-// measure runs the workload on the app that viceroy serves, once it is warm.
-func measure(ctx context.Context, o options, w workload, viceroy *process.Process, log *sandboxLog) (figures, error) {
-	f := newFigures()
-	results := w.attack(ctx, o.clients, o.warmup+o.duration+300*time.Millisecond) // longer than it is measured: all clients are busy to the end
+// measure runs the workload on the contender alone, once it is warm.
+func (c *contender) measure(ctx context.Context, o options, w workload) (f figures, err error) {
+	f = newFigures()
+	if err := c.resume(); err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, c.suspend()) }()
+	results := w.attack(ctx, c.addr, o.clients, o.warmup+o.duration+300*time.Millisecond) // longer than it is measured: all clients are busy to the end
 	warm := time.After(o.warmup)
 	var began, ended time.Time
 	var before time.Duration
@@ -58,14 +61,14 @@ func measure(ctx context.Context, o options, w workload, viceroy *process.Proces
 		select {
 		case <-warm:
 			var err error
-			if before, err = cpuTime(viceroy); err != nil {
+			if before, err = cpuTime(c.viceroy); err != nil {
 				return f, err
 			}
-			log.reset()
+			c.log.reset()
 			began = time.Now()
 			warm = nil
 		case <-sample.C:
-			info, err := viceroy.MemoryInfo()
+			info, err := c.viceroy.MemoryInfo()
 			if err != nil {
 				return f, fmt.Errorf("memory of Viceroy: %w", err)
 			}
@@ -73,12 +76,12 @@ func measure(ctx context.Context, o options, w workload, viceroy *process.Proces
 				f.peak = max(f.peak, info.RSS)
 			}
 			if !began.IsZero() && ended.IsZero() && time.Since(began) >= o.duration {
-				after, err := cpuTime(viceroy)
+				after, err := cpuTime(c.viceroy)
 				if err != nil {
 					return f, err
 				}
 				ended = time.Now()
-				f.duration, f.cpu, f.heap = ended.Sub(began), after-before, log.heap()
+				f.duration, f.cpu, f.heap = ended.Sub(began), after-before, c.log.heap()
 			}
 		case r, ok := <-results:
 			if !ok {
@@ -107,16 +110,6 @@ func cpuTime(p *process.Process) (time.Duration, error) {
 		return 0, fmt.Errorf("CPU time of Viceroy: %w", err)
 	}
 	return time.Duration((times.User + times.System) * float64(time.Second)), nil
-}
-
-// find returns the process of that name which the chain has started.
-func find(app *chain.Process, name string) (*process.Process, error) {
-	for _, p := range app.Descendants() {
-		if n, _ := p.Name(); n == name {
-			return p, nil
-		}
-	}
-	return nil, fmt.Errorf("found no process %s", name)
 }
 
 // sandboxLog takes Viceroy's log, and keeps what it says of the sandboxes' heaps.

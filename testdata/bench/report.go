@@ -23,7 +23,7 @@ import (
 // report collects the figures of all rounds.
 type report struct {
 	about      []string
-	contenders []contender
+	contenders []*contender
 	workloads  []workload
 	figures    map[[2]string]figures // by the names of the workload and the contender
 }
@@ -45,7 +45,7 @@ type row struct {
 	FirstError    string  `json:"first_error,omitempty"`
 }
 
-func newReport(ctx context.Context, o options, tools toolchain.Tools, contenders []contender, workloads []workload) *report {
+func newReport(ctx context.Context, o options, tools toolchain.Tools, contenders []*contender, workloads []workload) *report {
 	model, memory := "a CPU", uint64(0)
 	if info, err := cpu.InfoWithContext(ctx); err == nil && len(info) > 0 && info[0].ModelName != "" {
 		model = info[0].ModelName
@@ -73,7 +73,7 @@ func newReport(ctx context.Context, o options, tools toolchain.Tools, contenders
 }
 
 // add adds what one round measured.
-func (r *report) add(c contender, w workload, f figures) {
+func (r *report) add(c *contender, w workload, f figures) {
 	key := [2]string{w.name, c.name}
 	sum, ok := r.figures[key]
 	if !ok {

@@ -12,7 +12,6 @@ import (
 	"github.com/coder/websocket"
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
@@ -69,12 +68,12 @@ func serveOrigin(l net.Listener) {
 	http.Serve(l, mux)
 }
 
-// attack has the clients send the workload's requests, each one after the other, until the time is
-// over or ctx is done. The results come as the responses end.
-func (w workload) attack(ctx context.Context, clients int, d time.Duration) <-chan *vegeta.Result {
+// attack has the clients send the workload's requests to addr, a host:port, each one after the other,
+// until the time is over or ctx is done. The results come as the responses end.
+func (w workload) attack(ctx context.Context, addr string, clients int, d time.Duration) <-chan *vegeta.Result {
 	target := vegeta.Target{
 		Method: w.method,
-		URL:    "http://" + chain.DefaultAddr + w.path,
+		URL:    "http://" + addr + w.path,
 		Header: http.Header{"X-Size": {strconv.Itoa(w.sends)}},
 	}
 	if w.sends > 0 {

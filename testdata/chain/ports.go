@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	psnet "github.com/shirou/gopsutil/v4/net"
@@ -55,7 +57,8 @@ proxy_port and publish_port below [local_server.pushpin], and url for the origin
 }
 
 // Prepare has ready what a program needs that serves the app of this directory at addr, a host:port,
-// with an origin of its own: the tools, and free ports. The origin can only be on this machine.
+// with an origin of its own: the tools, and free ports. The origin can only be on this machine. An
+// empty addr is for a program that finds ports for the app and its Pushpin by itself.
 func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error) {
 	tools, err := toolchain.Ensure(ctx, os.Stderr)
 	if err != nil {
@@ -68,7 +71,32 @@ func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error
 	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
 		return toolchain.Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, and this brings an origin of its own, on this machine: set url to http://localhost:3000/, or use make serve", m.Origin)
 	}
-	return tools, m, Preflight(ctx, append(m.Addresses(), addr, m.Origin)...)
+	ports := []string{m.Origin}
+	if addr != "" {
+		ports = append(append(ports, addr), m.Addresses()...)
+	}
+	return tools, m, Preflight(ctx, ports...)
+}
+
+// nextPort is the first of the ports that this process has not yet given away. They are below those
+// that systems give to clients.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(20000 + rand.Int32N(10000)) }
+
+// FreePorts returns the first of n ports in a row that nothing listens on.
+func FreePorts(ctx context.Context, n int) (int, error) {
+	for range 100 {
+		first := int(nextPort.Add(int32(n))) - n
+		addrs := make([]string, n)
+		for i := range addrs {
+			addrs[i] = local(first + i)
+		}
+		if CheckFree(ctx, addrs...) == nil {
+			return first, nil
+		}
+	}
+	return 0, fmt.Errorf("found no %d free ports in a row", n)
 }
 
 // holder describes the process that listens on the port.

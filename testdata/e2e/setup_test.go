@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -18,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -216,27 +214,14 @@ func (p *project) pushpinLogs() string {
 	return all.String()
 }
 
-// nextPort is the first of the ports that this run has not yet given to a test. They are below those
-// that systems give to clients.
-var nextPort atomic.Int32
-
-func init() { nextPort.Store(20000 + rand.Int32N(10000)) }
-
 // freePorts returns the first of n ports in a row that nothing listens on.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
-	for range 100 {
-		first := int(nextPort.Add(int32(n))) - n
-		addrs := make([]string, n)
-		for i := range addrs {
-			addrs[i] = local(first + i)
-		}
-		if chain.CheckFree(t.Context(), addrs...) == nil {
-			return first
-		}
+	first, err := chain.FreePorts(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("found no %d free ports in a row", n)
-	return 0
+	return first
 }
 
 // waitFree waits until nothing listens on the addresses any more: the system may close the sockets of a

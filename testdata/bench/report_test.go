@@ -1,0 +1,47 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A run with errors has no figures, not even in the JSON, and is an error: a server that fails is fast.
+func TestErrorsHaveNoFigures(t *testing.T) {
+	good, bad := &contender{name: "good"}, &contender{name: "bad"}
+	w := workload{name: "POST"}
+	r := &report{contenders: []*contender{good, bad}, workloads: []workload{w}, figures: map[[2]string]figures{}}
+	for _, c := range r.contenders {
+		f := newFigures()
+		f.duration, f.cpu = time.Second, 10*time.Millisecond
+		f.latency.RecordValue(5000)
+		if c == bad {
+			f.errors, f.firstErr = 1, "it fell over"
+		}
+		r.add(c, w, f)
+		r.add(c, w, newFigures()) // another round, without errors
+	}
+	file := filepath.Join(t.TempDir(), "rows.json")
+	err := r.write(options{jsonFile: file})
+	if err == nil || !strings.Contains(err.Error(), "bad: 1 errors, the first: it fell over") {
+		t.Errorf("write returned %v; want the error of bad", err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Rows []row }
+	if err := json.Unmarshal(content, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := []row{
+		{Workload: "POST", Contender: "good", Requests: 1, PerSecond: 1, P50: got.Rows[0].P50, P99: got.Rows[0].P99, CPUPerRequest: 10},
+		{Workload: "POST", Contender: "bad", Errors: 1, FirstError: "it fell over"},
+	}
+	if len(got.Rows) != 2 || got.Rows[0] != want[0] || got.Rows[1] != want[1] || got.Rows[0].P50 < 4.9 || got.Rows[0].P50 > 5.1 {
+		t.Errorf("rows are %+v\nwant %+v", got.Rows, want)
+	}
+}

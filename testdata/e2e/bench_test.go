@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/shirou/gopsutil/v4/process"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+)
+
+// TestBench runs a short `make bench`, with a compiled kit beside the app: each has figures, without an
+// error, and what bench started is gone after it. How fast anything is, no test says.
+func TestBench(t *testing.T) {
+	aboutTheKit(t)
+	t.Parallel()
+	p := newProject(t)
+	p.run(t, p.dir, "make", "build")
+	cmd := exec.Command("make", "bench", "PEERS=bin", "JSON=rows.json", "PLOT=chart.svg",
+		"BENCH=-rounds 1 -warmup 200ms -duration 1s -workloads '5 bytes|GET|WebSocket'")
+	tmp := t.TempDir()
+	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), "TMPDIR="+tmp)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("make bench: %v\n%s", err, out)
+	}
+	left, err := process.Processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range left {
+		if dir, _ := l.Cwd(); strings.HasPrefix(dir, tmp) && chain.Alive(l) {
+			name, _ := l.Name()
+			t.Errorf("bench has left %s, process %d", name, l.Pid)
+			l.Kill()
+		}
+	}
+	content, err := os.ReadFile(filepath.Join(p.dir, "rows.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report struct {
+		Rows []struct {
+			Workload, Contender string
+			Requests            int
+			Heap                float64 `json:"sandbox_heap_mib"`
+			CPU                 float64 `json:"cpu_ms_per_request"`
+		}
+	}
+	if err := json.Unmarshal(content, &report); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range report.Rows {
+		contender := []string{"app", "app, 1 request/sandbox", "main"}[i%3]
+		if r.Contender != contender || r.Requests == 0 || r.CPU <= 0 || r.Heap < 1 || r.Heap > 20 {
+			t.Errorf("row %d is %+v; want figures of %s", i, r, contender)
+		}
+		if !strings.Contains(string(out), r.Workload) {
+			t.Errorf("the table lacks %s:\n%s", r.Workload, out)
+		}
+	}
+	if len(report.Rows) != 9 {
+		t.Errorf("there are %d rows; want 3 workloads of 3 contenders", len(report.Rows))
+	}
+	if svg, err := os.ReadFile(filepath.Join(p.dir, "chart.svg")); err != nil || !strings.HasPrefix(string(svg), "<svg") {
+		t.Errorf("the chart is %.40q (%v); want an SVG", svg, err)
+	}
+}
