@@ -61,7 +61,8 @@ func (c *contender) serve(ctx context.Context, tools toolchain.Tools) error {
 	return err
 }
 
-// suspend stops the clock of all the contender's processes: they take no CPU until resume.
+// suspend keeps all the contender's processes from the CPU until resume. What was to happen in between
+// happens then: sandboxes that waited for a request end, which is why a workload warms up.
 func (c *contender) suspend() error { return c.each((*process.Process).Suspend) }
 
 func (c *contender) resume() error { return c.each((*process.Process).Resume) }
@@ -70,7 +71,7 @@ func (c *contender) each(signal func(*process.Process) error) error {
 	var failed []error
 	for _, p := range c.all {
 		if err := signal(p); err != nil {
-			failed = append(failed, fmt.Errorf("signal process %d of %s: %w", p.Pid, c.name, err))
+			failed = append(failed, fmt.Errorf("signal process %d: %w", p.Pid, err))
 		}
 	}
 	return errors.Join(failed...)
