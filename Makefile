@@ -6,6 +6,8 @@ LOAD ?=
 KIT  := testdata/bin/kit -addr $(ADDR)
 WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
+# Runs go test, and has what fails at the end.
+GOTESTSUM = gotestsum=$$(go -C testdata tool -n gotestsum) && cd $(1) && exec "$$gotestsum" --format-hide-empty-pkg --hide-summary=skipped
 WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
 
 .PHONY: help tools env build serve demo test lint unit e2e load bench clean kit go
@@ -47,12 +49,13 @@ lint: kit ## Check the format, vet, and run staticcheck, ShellCheck and actionli
 		$$shellcheck $(wildcard .ci/run) testdata/toolchain/*.sh && \
 		$(if $(WORKFLOWS),$$actionlint -shellcheck="$$shellcheck" $(WORKFLOWS),:)
 
-unit: go ## Run the app's unit tests, which need none of the tools
-	go test ./...
+unit: kit ## Run the app's unit tests, which need none of the tools
+	@$(call GOTESTSUM,.) --jsonfile=testdata/bin/unit.json -- ./...
 
 e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
 	@$(KIT) browser
-	go -C testdata test -count=1 -timeout=20m $(ARGS) ./...
+	@$(call GOTESTSUM,testdata) --jsonfile=bin/e2e.json \
+		--post-run-command='bin/kit summary $(if $(filter test,$(MAKECMDGOALS)),bin/unit.json) bin/e2e.json' -- -count=1 -timeout=20m $(ARGS) ./...
 
 load: tools ## Hold 4000 connections through the app, account for every message, then try faults: some minutes
 	@go -C testdata build -o bin/ ./load
@@ -64,7 +67,7 @@ bench: tools ## Measure the app, and compiled kits: PEERS='files or directories'
 	@exec testdata/bin/bench -peers '$(PEERS)' -json '$(JSON)' -plot '$(PLOT)' $(BENCH)
 
 clean: ## Remove what was built here (the tools' cache stays)
-	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin
+	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin testdata/_artifacts
 
 kit: go
 	@go -C testdata build -o bin/ ./kit ./origin

@@ -55,9 +55,6 @@ func (c *contender) serve(ctx context.Context, tools toolchain.Tools) error {
 	} else {
 		err = c.suspend()
 	}
-	if err != nil {
-		c.stop()
-	}
 	return err
 }
 
@@ -75,12 +72,6 @@ func (c *contender) each(signal func(*process.Process) error) error {
 		}
 	}
 	return errors.Join(failed...)
-}
-
-// stop ends the contender's chain.
-func (c *contender) stop() {
-	c.resume() // suspended, it would not take the signal to end
-	c.chain.Stop()
 }
 
 // sandboxPerRequest replaces the call in main.go that has a sandbox serve many requests.

@@ -63,11 +63,11 @@ func bench(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "bench-")
+	defer chain.StopAll()
+	dir, err := chain.TempDir()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
 	contenders, err := prepare(ctx, tools, dir, o.peers)
 	if err != nil {
 		return err
@@ -89,7 +89,6 @@ func bench(ctx context.Context, o options) error {
 		if err := c.serve(ctx, tools); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		defer c.stop()
 	}
 	for round := range o.rounds {
 		for _, w := range selected {

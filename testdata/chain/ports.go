@@ -9,7 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 
 	psnet "github.com/shirou/gopsutil/v4/net"
@@ -78,16 +78,31 @@ func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error
 	return tools, m, Preflight(ctx, ports...)
 }
 
-// nextPort is the first of the ports that this process has not yet given away. They are below those
-// that systems give to clients.
-var nextPort atomic.Int32
+// claimed are the ports that this process may give away: those from next up to end. A process claims a
+// block of a hundred by listening on its first port for as long as it runs, so that no two test runs get
+// the same ones. The blocks are below the ports that systems give to clients.
+var claimed struct {
+	sync.Mutex
+	claims    []net.Listener
+	next, end int
+}
 
-func init() { nextPort.Store(20000 + rand.Int32N(10000)) }
-
-// FreePorts returns the first of n ports in a row that nothing listens on.
+// FreePorts returns the first of n ports in a row, at most 99, that nothing listens on.
 func FreePorts(ctx context.Context, n int) (int, error) {
-	for range 100 {
-		first := int(nextPort.Add(int32(n))) - n
+	claimed.Lock()
+	defer claimed.Unlock()
+	for range 200 {
+		if claimed.next+n > claimed.end {
+			block := 20000 + 100*rand.IntN(100)
+			claim, err := net.Listen("tcp4", local(block))
+			if err != nil {
+				continue // another process has it
+			}
+			claimed.claims = append(claimed.claims, claim)
+			claimed.next, claimed.end = block+1, block+100
+		}
+		first := claimed.next
+		claimed.next += n
 		addrs := make([]string, n)
 		for i := range addrs {
 			addrs[i] = local(first + i)

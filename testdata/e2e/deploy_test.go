@@ -170,7 +170,7 @@ func TestDeploy(t *testing.T) {
 	})
 
 	t.Run("second", func(t *testing.T) {
-		for _, file := range []string{".env", ".git/refs/heads/main", "go.work.sum", "guest-profiles/one", "pushpin-logs/one"} {
+		for _, file := range []string{".env", "go.work.sum", "guest-profiles/one", "pushpin-logs/one"} {
 			path := filepath.Join(p.dir, file)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				t.Fatal(err)
@@ -178,6 +178,9 @@ func TestDeploy(t *testing.T) {
 			if err := os.WriteFile(path, nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
+		}
+		for _, args := range [][]string{{"init", "--quiet"}, {"add", "--all"}, {"commit", "--quiet", "--message=My app"}} {
+			p.run(t, p.dir, "git", args...)
 		}
 		checkChanges(t, api.run(t, p, nil, "compute", "publish", "--include-source"),
 			"PUT /service/SERVICE/version/1/clone",

@@ -434,10 +434,7 @@ func testRebuilt(t *testing.T, f *faults) {
 			t.Fatal("a connection lives on")
 		}
 	}
-	for chain.Alive(old["viceroy"]) && ctx.Err() == nil { // it may take connections to its last moment
-		time.Sleep(5 * time.Millisecond)
-	}
-	if err := f.app.WaitForListener(ctx, f.addr); err != nil {
+	if _, err := f.app.WaitForListener(ctx, f.addr, old["viceroy"]); err != nil {
 		t.Fatal(err)
 	}
 	f.hold(t, scale(10, 200)).check(t, 3, 0)

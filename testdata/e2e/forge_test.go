@@ -12,8 +12,8 @@ import (
 )
 
 // serveKit makes a git repository of this project, with what is not in .gitignore, and serves it as
-// forges do, until stop is called.
-func serveKit() (url string, stop func(), err error) {
+// forges do, as long as this process runs.
+func serveKit() (url string, err error) {
 	for _, variable := range os.Environ() { // a hook of git that runs the tests sets some
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "GIT_") {
 			os.Unsetenv(name)
@@ -21,17 +21,12 @@ func serveKit() (url string, stop func(), err error) {
 	}
 	root, err := os.MkdirTemp("", "kit")
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(root)
-		}
-	}()
 	// Nobody's settings have a say: they might sign commits, ignore more, or send 127.0.0.1 to a proxy.
 	config := filepath.Join(root, "config")
 	if err := os.WriteFile(config, []byte("[user]\nname = test\nemail = test@example.com\n[http]\nproxy =\n"), 0o644); err != nil {
-		return "", nil, err
+		return "", err
 	}
 	os.Setenv("GIT_CONFIG_GLOBAL", config)
 	os.Setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -40,16 +35,16 @@ func serveKit() (url string, stop func(), err error) {
 	for _, args := range [][]string{{"init", "--quiet"}, {"add", "--all"}, {"commit", "--quiet", "--message=The kit"}} {
 		args = append([]string{"--git-dir=" + filepath.Join(root, name), "--work-tree=../.."}, args...)
 		if out, err := exec.Command("git", args...).CombinedOutput(); err != nil {
-			return "", nil, fmt.Errorf("make a git repository of this project: git %q: %w\n%s", args, err, out)
+			return "", fmt.Errorf("make a git repository of this project: git %q: %w\n%s", args, err, out)
 		}
 	}
 	programs, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
-		return "", nil, fmt.Errorf("git --exec-path: %w", err)
+		return "", fmt.Errorf("git --exec-path: %w", err)
 	}
 	backend, err := exec.LookPath(filepath.Join(strings.TrimSpace(string(programs)), "git-http-backend"))
 	if err != nil {
-		return "", nil, fmt.Errorf("%w; install the whole of git: some systems have it in parts", err)
+		return "", fmt.Errorf("%w; install the whole of git: some systems have it in parts", err)
 	}
 	forge := http.NewServeMux()
 	forge.HandleFunc("/"+name, func(http.ResponseWriter, *http.Request) {}) // the page for people, which the CLI asks for first
@@ -57,6 +52,5 @@ func serveKit() (url string, stop func(), err error) {
 		Path: backend,
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
 	})
-	server := httptest.NewServer(forge)
-	return server.URL + "/" + name, func() { server.Close(); os.RemoveAll(root) }, nil
+	return httptest.NewServer(forge).URL + "/" + name, nil
 }

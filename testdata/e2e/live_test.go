@@ -75,7 +75,7 @@ func runOrigin(t *testing.T, p *project, addr string, env []string, args ...stri
 		t.Fatal(err)
 	}
 	t.Cleanup(origin.Stop)
-	if err := origin.WaitForListener(t.Context(), addr); err != nil {
+	if _, err := origin.WaitForListener(t.Context(), addr); err != nil {
 		t.Fatal(err)
 	}
 	return origin
@@ -392,9 +392,12 @@ func testSocketEdges(t *testing.T, p *project) {
 		if got := talk(t, ctx, conn, `{"after":""}`); got != `{"gap":false,"start":"`+second.ID+`"}` {
 			t.Errorf("a new client: %s", got)
 		}
+		if got := talk(t, ctx, conn, `{"after":"`+first.ID+`"}`); got != `{"gap":false,"start":"`+first.ID+`"}` {
+			t.Errorf("a client that comes back: %s", got)
+		}
 		var got message
-		if err := json.Unmarshal([]byte(talk(t, ctx, conn, `{"after":"`+first.ID+`"}`)), &got); err != nil || got != second {
-			t.Errorf("got %+v, %v; want %+v", got, err, second)
+		if _, text, err := conn.Read(ctx); err != nil || json.Unmarshal(text, &got) != nil || got != second {
+			t.Errorf("then got %+v, %v; want %+v", got, err, second)
 		}
 		if got := talk(t, ctx, conn, `{"after":"other-7"}`); got != `{"gap":true,"start":"`+first.Prev+`"}` {
 			t.Errorf("from an unknown id: %s", got)

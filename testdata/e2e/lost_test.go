@@ -17,8 +17,9 @@ import (
 
 // A message is published every 20 ms, from before the first subscription to the channel on. Clients
 // of every kind come while that goes on, about a second of it being the time when Pushpin asks the
-// origin again for all that it holds. Each must end up with every message from its first on, once,
-// and in order.
+// origin again for all that it holds. Those of a kind that knows where it is come, leave as soon as they
+// do, and then after every few messages, and come back. Each must end up with every message from its
+// first on, once, and in order.
 func testNothingLost(t *testing.T, p *project) {
 	const messages = 200
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
@@ -156,17 +157,52 @@ func followStream(ctx context.Context, p *project, texts chan<- string) error {
 	})
 }
 
-func followEvents(ctx context.Context, p *project, texts chan<- string) error {
-	return followLines(ctx, p.url("/events?channel=lost"), func(line string) error {
-		data, ok := strings.CutPrefix(line, "data: ")
-		if !ok {
+// errLeft is that a client has left, to come back.
+var errLeft = errors.New("left")
+
+// comeBack has a client connect again and again, from the id of the last message that it has. It leaves
+// at once, and from then on after every tenth message.
+func comeBack(connect func(last *string, leave func() error) error) error {
+	var last string
+	for taken := 0; ; taken = 0 {
+		first := last == ""
+		leave := func() error {
+			if taken++; first || taken > 10 {
+				return errLeft
+			}
 			return nil
 		}
-		var m message
-		if err := json.Unmarshal([]byte(data), &m); err != nil || m.ID == "" { // without an id: the start
+		if err := connect(&last, leave); !errors.Is(err, errLeft) {
 			return err
 		}
-		return send(ctx, texts, m.Text)
+	}
+}
+
+func followEvents(ctx context.Context, p *project, texts chan<- string) error {
+	return comeBack(func(last *string, leave func() error) error {
+		return followLines(ctx, p.url("/events?channel=lost&after="+*last), func(line string) error {
+			data, ok := strings.CutPrefix(line, "data: ")
+			if !ok {
+				return nil
+			}
+			var m struct {
+				message
+				Start string
+				Gap   bool
+			}
+			if err := json.Unmarshal([]byte(data), &m); err != nil || m.Gap {
+				return fmt.Errorf("got %s, %w", data, err)
+			}
+			if m.Start != "" {
+				*last = m.Start
+				return leave()
+			}
+			*last = m.ID
+			if err := send(ctx, texts, m.Text); err != nil {
+				return err
+			}
+			return leave()
+		})
 	})
 }
 
@@ -192,55 +228,63 @@ func followPoll(ctx context.Context, p *project, texts chan<- string) error {
 // followSocket does what the page does: it asks for what comes after its last message once it is
 // connected, and when the next one does not follow it.
 func followSocket(ctx context.Context, p *project, texts chan<- string) error {
-	conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/socket?channel=lost", nil)
-	if err != nil {
-		return err
-	}
-	defer conn.CloseNow()
-	var early []message // what came before the origin said where to start
-	last, seen := "", map[string]bool{}
-	ask := func() error {
-		return conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"after":%q}`, last))
-	}
-	take := func(m message) error {
-		switch {
-		case last == "":
-			early = append(early, m)
-		case m.Prev == last:
-			last, seen[m.ID] = m.ID, true
-			return send(ctx, texts, m.Text)
-		case !seen[m.ID]:
-			return ask()
-		}
-		return nil
-	}
-	if err := ask(); err != nil {
-		return err
-	}
-	for {
-		_, content, err := conn.Read(ctx)
+	seen := map[string]bool{}
+	return comeBack(func(last *string, leave func() error) error {
+		conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/socket?channel=lost", nil)
 		if err != nil {
 			return err
 		}
-		var m struct {
-			message
-			Start string
-			Gap   bool
+		defer conn.CloseNow()
+		var early []message // what came before the origin said where to start
+		ask := func() error {
+			return conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"after":%q}`, *last))
 		}
-		if err := json.Unmarshal(content, &m); err != nil {
+		take := func(m message) error {
+			switch {
+			case *last == "":
+				early = append(early, m)
+			case m.Prev == *last:
+				*last, seen[m.ID] = m.ID, true
+				if err := send(ctx, texts, m.Text); err != nil {
+					return err
+				}
+				return leave()
+			case !seen[m.ID]:
+				return ask()
+			}
+			return nil
+		}
+		if err := ask(); err != nil {
 			return err
 		}
-		if m.Gap {
-			return errors.New("a gap")
-		}
-		todo := []message{m.message}
-		if m.Start != "" {
-			last, todo, early = m.Start, early, nil
-		}
-		for _, m := range todo {
-			if err := take(m); err != nil {
+		for {
+			_, content, err := conn.Read(ctx)
+			if err != nil {
 				return err
 			}
+			var m struct {
+				message
+				Start string
+				Gap   bool
+			}
+			if err := json.Unmarshal(content, &m); err != nil || m.Gap {
+				return fmt.Errorf("got %s, %w", content, err)
+			}
+			todo := []message{m.message}
+			if m.Start != "" {
+				if *last == "" {
+					*last = m.Start
+				}
+				if err := leave(); err != nil {
+					return err
+				}
+				todo, early = early, nil
+			}
+			for _, m := range todo {
+				if err := take(m); err != nil {
+					return err
+				}
+			}
 		}
-	}
+	})
 }

@@ -52,7 +52,7 @@ func TestReadme(t *testing.T) {
 	}
 	ports := append(m.Addresses(), chain.DefaultAddr, m.Origin)
 	if err := chain.CheckFree(t.Context(), ports...); err != nil {
-		t.Fatalf("the README's ports must be free for this test: end what has them and run it again:\n%v", err)
+		skipOrFail(t, "the README's commands are NOT TESTED, as they need ports that are in use: %v", err)
 	}
 
 	demo := n.start(t, n.next(t, "make demo"))
@@ -81,7 +81,7 @@ func TestReadme(t *testing.T) {
 	origin := n.start(t, "exec testdata/bin/origin\n")
 	origin.out.wait(t, "listening on", origin.Process, patience)
 	serve := n.start(t, n.next(t, `eval "$(make -s env)"`)+n.next(t, "fastly compute serve"))
-	if err := serve.WaitForListener(t.Context(), chain.DefaultAddr); err != nil {
+	if _, err := serve.WaitForListener(t.Context(), chain.DefaultAddr); err != nil {
 		t.Fatalf("%v\n%s", err, serve.out)
 	}
 	n.echo(t, "curl http://localhost:7676/echo", true)

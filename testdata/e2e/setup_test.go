@@ -3,8 +3,8 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log"
 	"net"
@@ -37,23 +37,31 @@ var tools toolchain.Tools
 var kitURL string
 
 func TestMain(m *testing.M) {
-	var err error
-	if tools, err = toolchain.Ensure(context.Background(), os.Stderr); err != nil {
-		log.Fatal(err)
-	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-interrupted
+		waitForInterrupt()
 		chain.StopAll()
 		os.Exit(130) // what shells report for a Ctrl-C
 	}()
-	var stop func()
-	if kitURL, stop, err = serveKit(); err != nil {
+	// The logs of a test that fails are kept, in testdata/_artifacts.
+	flag.Parse()
+	flag.Set("test.artifacts", "true")
+	flag.Set("test.outputdir", "..")
+	// What the tests make is for their user alone, as some people have it with all that they make.
+	syscall.Umask(0o077)
+
+	var err error
+	if tools, err = toolchain.Ensure(context.Background(), os.Stderr); err == nil {
+		_, err = chain.TempDir()
+	}
+	if err == nil {
+		kitURL, err = serveKit()
+	}
+	if err != nil {
+		chain.StopAll()
 		log.Fatal(err)
 	}
 	code := m.Run()
-	stop()
+	chain.StopAll()
 	if code != 0 && ownConditions() {
 		fmt.Fprintln(os.Stderr, `
 main.go no longer hands off every GET and HEAD, and these tests expect that it does. Change the table of
@@ -62,6 +70,19 @@ handed off what they need for it now, such as a header or a path, or remove the 
 does not do. The processes' logs are left out above: they show for an app that does not differ.`)
 	}
 	os.Exit(code)
+}
+
+// waitForInterrupt waits until somebody ends the tests, or go test itself has been killed.
+func waitForInterrupt() {
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	for parent := os.Getppid(); os.Getppid() == parent; {
+		select {
+		case <-interrupted:
+			return
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // todo is where a project puts its conditions in main.go, and handsOffAll what is there before it does.
@@ -84,6 +105,15 @@ func aboutTheKit(t *testing.T) {
 	}
 }
 
+// skipOrFail ends a test for want of something that a person's machine may lack, and CI's must not.
+func skipOrFail(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skip(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
+}
+
 // project is a new project, made from this one with `fastly compute init`, on ports of its own.
 type project struct {
 	dir string
@@ -92,21 +122,34 @@ type project struct {
 	log  *logBuffer
 }
 
-// newProject makes a project, as the README says. Whatever it logs is shown if the test fails.
+// buildFirst has the first project built before others are: they find in Go's cache what all have in
+// common, which may take a minute.
+var buildFirst sync.Once
+
+// newProject makes a project, as the README says, in a directory such as people have them. What matters
+// of its logs is shown if the test fails.
 func newProject(t *testing.T) *project {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "my-app")
+	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
 	p := &project{dir: dir, addr: local(freePorts(t, 1)), log: &logBuffer{}}
 	t.Cleanup(func() {
-		if t.Failed() && !ownConditions() {
-			t.Logf("the log of all processes in %s:\n%s%s", dir, p.log, p.pushpinLogs())
+		if t.Failed() {
+			p.report(t)
 		}
 	})
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	p.run(t, dir, tools.Fastly, "compute", "init", "--from="+kitURL, "--non-interactive")
 	p.setPorts(t)
+	buildFirst.Do(func() {
+		p.run(t, dir, tools.Fastly, "compute", "build", "--non-interactive", "--metadata-disable")
+		for _, built := range []string{"bin", "pkg"} {
+			if err := os.RemoveAll(filepath.Join(dir, built)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 	return p
 }
 
@@ -198,20 +241,10 @@ func (p *project) publish(t *testing.T, formats string) {
 	}
 }
 
-// waitForLog waits until one of the project's processes has logged the text.
+// waitForLog waits until one of the project's processes logs the text, after what was waited for before.
 func (p *project) waitForLog(t *testing.T, text string) {
 	t.Helper()
 	p.log.wait(t, regexp.QuoteMeta(text), nil, patience)
-}
-
-func (p *project) pushpinLogs() string {
-	var all strings.Builder
-	files, _ := filepath.Glob(filepath.Join(p.dir, "pushpin-logs", "*"))
-	for _, file := range files {
-		content, _ := os.ReadFile(file)
-		fmt.Fprintf(&all, "\n%s:\n%s", filepath.Base(file), content)
-	}
-	return all.String()
 }
 
 // freePorts returns the first of n ports in a row that nothing listens on.
@@ -241,44 +274,3 @@ func waitFree(t *testing.T, addrs ...string) {
 }
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// logBuffer collects what processes print.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-// wait waits until what has been printed matches the pattern. It fails the test after that time, or
-// at once if by then, the process that prints it, has ended; by may be nil.
-func (b *logBuffer) wait(t *testing.T, pattern string, by *chain.Process, within time.Duration) {
-	t.Helper()
-	var ended <-chan struct{}
-	if by != nil {
-		ended = by.Done()
-	}
-	matches := regexp.MustCompile(pattern).MatchString
-	for deadline := time.Now().Add(within); !matches(b.String()); {
-		select {
-		case <-ended:
-			if !matches(b.String()) {
-				t.Fatalf("%v; it did not print %s, but\n%s", by.Err(), pattern, b)
-			}
-		case <-time.After(20 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatalf("nobody printed %s, but\n%s", pattern, b)
-			}
-		}
-	}
-}

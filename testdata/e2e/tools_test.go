@@ -26,20 +26,23 @@ func TestTools(t *testing.T) {
 
 	tests := []struct {
 		name    string
-		onPath  []string // the only programs on PATH, looked up on the real one
-		old     string   // and a program that says it is version 1.2.3
-		cached  []string // the tools that are in the cache
+		onPath  []string          // the only programs on PATH, looked up on the real one
+		scripts map[string]string // and these, which only print something
+		cached  []string          // the tools that are in the cache
 		env     []string
 		viceroy bool // whether the CLI has downloaded a Viceroy before
 		fails   bool
 		says    []string
 	}{
 		{
-			name: "no npm", fails: true,
-			says: []string{"or newer on PATH, and no npm", "https://nodejs.org/", "https://www.fastly.com/documentation/reference/tools/cli/"},
+			name: "neither npm nor anything to install Pushpin with", fails: true, // it says both at once
+			says: []string{
+				"or newer on PATH, and no npm", "https://nodejs.org/", "https://www.fastly.com/documentation/reference/tools/cli/",
+				"no Pushpin ", "neither Homebrew nor apt-get", "https://pushpin.org/docs/install/",
+			},
 		},
 		{
-			name: "too old on PATH", fails: true, old: "fastly",
+			name: "too old on PATH", fails: true, scripts: map[string]string{"fastly": "version v1.2.3"},
 			says: []string{"/fastly, version 1.2.3: this needs ", "no npm"},
 		},
 		{
@@ -50,13 +53,25 @@ func TestTools(t *testing.T) {
 		},
 		{
 			name: "no network and no cargo", fails: true,
-			cached: []string{"fastly"},
-			says:   []string{"no Viceroy could be downloaded", "no cargo", "https://rustup.rs/", "https://github.com/fastly/Viceroy"},
+			onPath: []string{"pushpin"}, cached: []string{"fastly"},
+			says: []string{"no Viceroy could be downloaded", "no cargo", "https://rustup.rs/", "https://github.com/fastly/Viceroy"},
 		},
 		{
-			name: "no Pushpin, nor anything to install it with", fails: true,
-			cached: []string{"fastly", "viceroy"},
-			says:   []string{"no Pushpin on PATH", "https://pushpin.org/docs/install/"},
+			name: "a cargo that is too old", fails: true, scripts: map[string]string{"cargo": "cargo 1.63.0"},
+			onPath: []string{"pushpin"}, cached: []string{"fastly"},
+			says: []string{"cargo, version 1.63.0: this needs ", "no Viceroy could be downloaded", "https://rustup.rs/"},
+		},
+		{
+			name: "a package manager that has no Pushpin", fails: true,
+			scripts: map[string]string{"apt-get": "", "sudo": "", "apt-cache": "pushpin:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n     1.36.0"},
+			cached:  []string{"fastly"},
+			says:    []string{"no Pushpin ", "no Viceroy could be downloaded"},
+		},
+		{
+			name: "a package manager whose Pushpin is too old", fails: true,
+			scripts: map[string]string{"apt-get": "", "sudo": "", "apt-cache": "pushpin:\n  Installed: (none)\n  Candidate: 1.30.0-1"},
+			cached:  []string{"fastly", "viceroy"},
+			says:    []string{"no Pushpin ", "apt-get has 1.30.0", "https://pushpin.org/docs/install/"},
 		},
 		{
 			name:   "Viceroy by the Fastly CLI",
@@ -83,8 +98,8 @@ func TestTools(t *testing.T) {
 					link(t, path, filepath.Join(bin, program))
 				}
 			}
-			if tt.old != "" {
-				if err := os.WriteFile(filepath.Join(bin, tt.old), []byte("#!/bin/sh\necho version v1.2.3\n"), 0o755); err != nil {
+			for name, prints := range tt.scripts {
+				if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho '"+prints+"'\n"), 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -41,7 +41,7 @@ func serveWire(t *testing.T, p *project) *wire {
 		t.Fatal(err)
 	}
 	t.Cleanup(viceroy.Stop)
-	if err := viceroy.WaitForListener(t.Context(), p.addr); err != nil {
+	if _, err := viceroy.WaitForListener(t.Context(), p.addr); err != nil {
 		t.Fatal(err)
 	}
 	for len(w.origin.requests) > 0 { // Viceroy's own, to see whether the origin is up

@@ -27,6 +27,7 @@ const usage = `usage: kit [-addr host:port] command [arguments]
   tools       has the Fastly CLI, Viceroy and Pushpin ready
   browser     has a browser ready, for the test of the live page
   shellcheck  has ShellCheck ready, and prints its path
+  summary     prints what the test runs in the files were, of go test -json
   env         prints the shell commands that put the tools on PATH
   build       runs fastly compute build
   serve       runs fastly compute serve, for an origin of your own
@@ -40,7 +41,7 @@ func main() {
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
 	commands := map[string]func(context.Context, string, []string) error{
-		"tools": tools, "env": env, "browser": browser, "shellcheck": shellcheck, "build": build, "serve": serve, "demo": demo,
+		"tools": tools, "env": env, "browser": browser, "shellcheck": shellcheck, "build": build, "summary": summary, "serve": serve, "demo": demo,
 	}
 	command, ok := commands[flag.Arg(0)]
 	if !ok {
@@ -157,17 +158,16 @@ func demo(ctx context.Context, addr string, args []string) error {
 	if err != nil {
 		return err
 	}
+	defer chain.StopAll()
 	out := &untilStop{w: os.Stdout}
 	origin, err := chain.Origin(ctx, exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin), m, out)
 	if err != nil {
 		return err
 	}
-	defer origin.Stop()
 	app, err := chain.Serve(ctx, t, ".", addr, out, args...)
 	if err != nil {
 		return err
 	}
-	defer app.Stop()
 
 	printInvitation(addr, m)
 	select {

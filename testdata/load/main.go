@@ -62,6 +62,7 @@ func main() {
 }
 
 func (l load) run(ctx context.Context, addr string) error {
+	defer chain.StopAll()
 	if err := l.check(addr); err != nil {
 		return err
 	}

@@ -119,10 +119,9 @@ func (o *origin) obey(r *http.Request, c client, content []byte, echoed int) (an
 	case cmd.After != nil:
 		// A subscription starts a moment after the client sees the WebSocket open, and a message
 		// may fall in between. So a client asks: once it is open, and when a prev is not its last id.
+		// Only once it has this answer does it know where it is, and may count as connected.
 		messages, start, _, gap := o.history.after(c.channel, *cmd.After)
-		if *cmd.After == "" || gap {
-			answer = append(answer, text(map[string]any{"start": start, "gap": gap}))
-		}
+		answer = append(answer, text(map[string]any{"start": start, "gap": gap}))
 		for _, m := range messages {
 			answer = append(answer, text(m))
 		}

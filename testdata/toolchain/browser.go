@@ -10,7 +10,7 @@ import (
 // Browser returns the path of a Chromium or Chrome, for the test of the live page. Where there is none
 // it installs Debian's, and elsewhere the error says what to install by hand.
 func Browser(ctx context.Context, out io.Writer) (string, error) {
-	in := installer{ctx: ctx, out: out}
+	in := &installer{ctx: ctx, out: out}
 	if path, ok := in.browser(); ok {
 		return path, nil
 	}
@@ -25,7 +25,7 @@ func Browser(ctx context.Context, out io.Writer) (string, error) {
 	return "", fmt.Errorf("there is no Chromium and no Chrome: install one by hand (https://www.chromium.org/getting-involved/download-chromium/)")
 }
 
-func (in installer) browser() (path string, ok bool) {
+func (in *installer) browser() (path string, ok bool) {
 	for _, name := range []string{
 		"chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
 		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",

@@ -2,12 +2,15 @@ package toolchain
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 const (
@@ -21,17 +24,20 @@ func has(program string) bool {
 	return err == nil
 }
 
-// fastly finds or installs the Fastly CLI. From npm comes the program itself: the script that npm
-// would put on PATH leaves the CLI's children behind when it is stopped.
-func (in installer) fastly() (string, error) {
+// findFastly returns the path of the Fastly CLI, or "". From npm comes the program itself: the script that
+// npm would put on PATH leaves the CLI's children behind when it is stopped.
+func (in *installer) findFastly() string {
 	if path, _, ok := in.onPath("fastly", fastlyOldest, "version", "--quiet"); ok {
 		if program := behindNPM(path); program != "" {
-			return program, nil
+			return program
 		}
 	}
-	if path, ok := in.cached("fastly", fastlyOldest); ok {
-		return path, nil
-	}
+	path, _ := in.cached("fastly", fastlyOldest)
+	return path
+}
+
+// installFastly takes some seconds, so that it needs no look at whether it can succeed.
+func (in *installer) installFastly() (string, error) {
 	if runtime.GOOS == "darwin" && has("brew") {
 		in.say("installing the Fastly CLI with Homebrew: a minute")
 		if err := in.run("", nil, "brew", "install", "fastly/tap/fastly"); err != nil {
@@ -80,34 +86,35 @@ func behindNPM(path string) string {
 	return ""
 }
 
-// viceroy finds or installs Viceroy. The CLI can download it; where it cannot, cargo builds it.
-func (in installer) viceroy(fastly string) (string, error) {
+// findViceroy returns the path of Viceroy, or "".
+func (in *installer) findViceroy() string {
 	if path, _, ok := in.onPath("viceroy", viceroyOldest, "--version"); ok {
-		return path, nil
+		return path
 	}
-	if path, ok := in.cached("viceroy", viceroyOldest); ok {
-		return path, nil
-	}
-	path, err := in.downloadViceroy(fastly)
-	if err == nil {
-		return path, nil
-	}
-	in.say("that did not work: %v", err)
+	path, _ := in.cached("viceroy", viceroyOldest)
+	return path
+}
 
-	if !has("cargo") {
-		return "", fmt.Errorf("no Viceroy could be downloaded (see above), and there is no cargo to build it with: "+
-			"check the network, or install Rust (https://rustup.rs/), or %s", viceroyByHand)
+// canBuildViceroy returns an error if there is no cargo that can.
+func (in *installer) canBuildViceroy() error {
+	if _, _, ok := in.onPath("cargo", cargoOldest, "--version"); ok {
+		return nil
 	}
+	return fmt.Errorf("no Viceroy could be downloaded (see above), and there is no cargo %s or newer on PATH to build it with: "+
+		"check the network, or install Rust (https://rustup.rs/), or %s", cargoOldest, viceroyByHand)
+}
+
+func (in *installer) buildViceroy() (string, error) {
 	in.say("building Viceroy %s with cargo instead, into %s: this once, 10 to 20 minutes on two cores", viceroyInstall, in.dir)
 	in.say("it may be interrupted: the next run goes on from there")
 	build := filepath.Join(in.dir, ".viceroy-"+viceroyInstall)
 	root := filepath.Join(build, "root")
-	err = in.run("", []string{"CARGO_TARGET_DIR=" + filepath.Join(build, "target")},
+	err := in.run("", []string{"CARGO_TARGET_DIR=" + filepath.Join(build, "target")},
 		"cargo", "install", "--locked", "--force", "--root", root, "--version", viceroyInstall, "viceroy")
 	if err != nil {
 		return "", fmt.Errorf("%w\nmend what cargo complains of and run this again, or %s", err, viceroyByHand)
 	}
-	path, err = in.keep("viceroy", viceroyInstall, filepath.Join(root, "bin", "viceroy"))
+	path, err := in.keep("viceroy", viceroyInstall, filepath.Join(root, "bin", "viceroy"))
 	if err != nil {
 		return "", err
 	}
@@ -119,7 +126,7 @@ func (in installer) viceroy(fastly string) (string, error) {
 
 // downloadViceroy has the CLI download Viceroy, to where `fastly compute serve` looks for it too, and
 // keeps a copy, which a later download does not change.
-func (in installer) downloadViceroy(fastly string) (string, error) {
+func (in *installer) downloadViceroy(fastly string) (string, error) {
 	in.say("having the Fastly CLI download Viceroy: some seconds")
 	if err := in.run(in.dir, nil, fastly, "compute", "install-tools", "--non-interactive"); err != nil {
 		return "", err
@@ -139,18 +146,23 @@ func (in installer) downloadViceroy(fastly string) (string, error) {
 //go:embed pushpin-wrapper.sh
 var pushpinWrapper []byte
 
-// pushpin finds Pushpin, or has the system's package manager install it. One that is too old for the
-// CLI's configuration is given the wrapper.
-func (in installer) pushpin() (string, error) {
+// findPushpin returns the path of Pushpin, or "".
+func (in *installer) findPushpin() string {
 	path, version, ok := in.onPath("pushpin", pushpinOldest, "--version")
 	if !ok {
-		if err := in.installPushpin(); err != nil {
-			return "", err
-		}
-		if path, version, ok = in.onPath("pushpin", pushpinOldest, "--version"); !ok {
-			return "", fmt.Errorf("no Pushpin %s or newer is on PATH, even after installing it: %s", pushpinOldest, pushpinByHand)
-		}
+		return ""
 	}
+	wrapped, err := in.wrapPushpin(path, version)
+	if err != nil {
+		in.say("%v", err)
+		return ""
+	}
+	return wrapped
+}
+
+// wrapPushpin returns the path of the wrapper for a Pushpin that is too old for the CLI's configuration,
+// and of any other as it is.
+func (in *installer) wrapPushpin(path, version string) (string, error) {
 	if !older(version, pushpinRenamed) {
 		return path, nil
 	}
@@ -167,27 +179,52 @@ func (in installer) pushpin() (string, error) {
 	return in.keep("pushpin", version, tmp)
 }
 
-func (in installer) installPushpin() error {
-	switch {
-	case has("brew"):
-		in.say("installing Pushpin with Homebrew: a minute or two")
-		if err := in.run("", nil, "brew", "install", "pushpin"); err != nil {
-			return fmt.Errorf("%w\n%s", err, pushpinByHand)
-		}
+// canInstallPushpin returns an error if no package manager here has a Pushpin that is new enough.
+func (in *installer) canInstallPushpin() error {
+	if has("brew") {
 		return nil
-	case has("apt-get"):
-		return in.aptInstallPushpin()
 	}
-	return fmt.Errorf("there is no Pushpin on PATH, and neither Homebrew nor apt-get to install it with: %s", pushpinByHand)
+	if !has("apt-get") {
+		return fmt.Errorf("there is no Pushpin %s or newer on PATH, and neither Homebrew nor apt-get to install it with: %s", pushpinOldest, pushpinByHand)
+	}
+	version, err := in.aptCandidate("pushpin")
+	if err != nil {
+		return err
+	}
+	if version != "" && !older(version, pushpinOldest) {
+		return nil
+	}
+	if release, _ := os.ReadFile("/etc/os-release"); version == "" && bytes.Contains(release, []byte("VERSION_CODENAME=trixie")) {
+		return errors.New("there is no Pushpin on PATH, and Debian 13 has no package of it; Debian 12's works there: add bookworm to the apt sources, and run this again")
+	}
+	return fmt.Errorf("there is no Pushpin %s or newer on PATH, and apt-get has %s: %s", pushpinOldest, cmp.Or(version, "none"), pushpinByHand)
+}
+
+func (in *installer) installPushpin() (string, error) {
+	var err error
+	if has("brew") {
+		in.say("installing Pushpin with Homebrew: a minute or two")
+		err = in.run("", nil, "brew", "install", "pushpin")
+	} else {
+		err = in.aptInstallPushpin()
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, pushpinByHand)
+	}
+	path := in.findPushpin()
+	if path == "" {
+		return "", fmt.Errorf("no Pushpin %s or newer is on PATH, even after installing it: %s", pushpinOldest, pushpinByHand)
+	}
+	return path, nil
 }
 
 // aptInstallPushpin installs Debian's package. That package starts a Pushpin of its own at once, and
 // at each start of the machine, on ports that the app's needs. Where the package is new here nobody
 // asked for that, so it is stopped and disabled.
-func (in installer) aptInstallPushpin() error {
+func (in *installer) aptInstallPushpin() error {
 	isNew := exec.CommandContext(in.ctx, "dpkg", "-s", "pushpin").Run() != nil
 	if err := in.aptInstall("pushpin"); err != nil {
-		return fmt.Errorf("%w\n%s", err, pushpinByHand)
+		return err
 	}
 	if !isNew {
 		return nil
@@ -201,18 +238,47 @@ func (in installer) aptInstallPushpin() error {
 	return nil
 }
 
-func (in installer) aptInstall(pkg string) error {
+// aptCandidate returns the version of a package that apt-get would install, or "" if there is none.
+func (in *installer) aptCandidate(pkg string) (string, error) {
 	if os.Geteuid() != 0 && !has("sudo") {
-		return fmt.Errorf("there is no %[1]s on PATH, and installing it takes root: run `apt-get install %[1]s` as root", pkg)
+		return "", fmt.Errorf("there is no %[1]s on PATH, and installing it takes root: run `apt-get install %[1]s` as root", pkg)
 	}
-	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)
+	candidate := func() string {
+		policy, _ := exec.CommandContext(in.ctx, "apt-cache", "policy", pkg).Output()
+		_, candidate, _ := strings.Cut(string(policy), "Candidate: ")
+		candidate, _, _ = strings.Cut(candidate, "\n")
+		return versionPattern.FindString(candidate)
+	}
+	if version := candidate(); version != "" {
+		return version, nil
+	}
+	in.aptUpdate() // the lists may be old, or none at all, as on a new machine
+	return candidate(), nil
+}
+
+func (in *installer) aptUpdate() {
+	if in.updated {
+		return
+	}
+	in.updated = true
+	in.say("reading apt-get's package lists: some seconds; sudo may ask for your password")
 	if err := in.asRoot("apt-get", "update", "-q"); err != nil {
 		in.say("%v: going on with the package lists that are here", err)
 	}
+}
+
+func (in *installer) aptInstall(pkg string) error {
+	if version, err := in.aptCandidate(pkg); err != nil {
+		return err
+	} else if version == "" {
+		return fmt.Errorf("there is no %[1]s on PATH, and apt-get has no package of it: install %[1]s by hand", pkg)
+	}
+	in.aptUpdate()
+	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)
 	return in.asRoot("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", pkg)
 }
 
-func (in installer) asRoot(args ...string) error {
+func (in *installer) asRoot(args ...string) error {
 	if os.Geteuid() != 0 {
 		args = append([]string{"sudo"}, args...)
 	}

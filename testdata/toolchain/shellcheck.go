@@ -13,7 +13,7 @@ func Shellcheck(ctx context.Context, out io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	in := installer{ctx: ctx, out: out, dir: dir}
+	in := &installer{ctx: ctx, out: out, dir: dir}
 	if path, _, ok := in.onPath("shellcheck", shellcheckOldest, "--version"); ok {
 		return path, nil
 	}

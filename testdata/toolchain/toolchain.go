@@ -30,6 +30,7 @@ const (
 	pushpinOldest    = "1.36.0" // the first whose condure does what connmgr does since
 	pushpinRenamed   = "1.40.0" // the first that takes the CLI's configuration without the wrapper
 	shellcheckOldest = "0.9.0"  // Debian 12's
+	cargoOldest      = "1.95.0" // that builds this Viceroy
 )
 
 // CacheVariable names the environment variable that moves the cache.
@@ -64,18 +65,48 @@ func Ensure(ctx context.Context, out io.Writer) (Tools, error) {
 		os.RemoveAll(tmp)
 	}
 
-	in := installer{ctx: ctx, out: out, dir: dir}
-	var t Tools
-	if t.Fastly, err = in.fastly(); err != nil {
+	in := &installer{ctx: ctx, out: out, dir: dir}
+	fastly, viceroy, pushpin := in.findFastly(), in.findViceroy(), in.findPushpin()
+
+	// What takes seconds comes first, and all that is in the way is said at once: nobody should wait
+	// for minutes, only to read that the next step cannot work.
+	var missing []error
+	if pushpin == "" {
+		missing = append(missing, in.canInstallPushpin())
+	}
+	if fastly == "" {
+		fastly, err = in.installFastly()
+		missing = append(missing, err)
+	}
+	if viceroy == "" && fastly != "" {
+		viceroy, err = in.downloadViceroy(fastly)
+		if err != nil {
+			in.say("that did not work: %v", err)
+			missing = append(missing, in.canBuildViceroy())
+		}
+	}
+	if err := errors.Join(missing...); err != nil {
 		return Tools{}, err
 	}
-	if t.Viceroy, err = in.viceroy(t.Fastly); err != nil {
-		return Tools{}, err
+
+	if pushpin == "" {
+		if pushpin, err = in.installPushpin(); err != nil {
+			return Tools{}, err
+		}
 	}
-	if t.Pushpin, err = in.pushpin(); err != nil {
-		return Tools{}, err
+	if viceroy == "" {
+		if viceroy, err = in.buildViceroy(); err != nil {
+			return Tools{}, err
+		}
 	}
-	return t, nil
+	return Tools{Fastly: fastly, Viceroy: viceroy, Pushpin: pushpin}, nil
+}
+
+// Versions returns what the programs say of their versions, with their names.
+func (t Tools) Versions(ctx context.Context) string {
+	in := &installer{ctx: ctx, out: io.Discard}
+	return fmt.Sprintf("Fastly CLI %s, Viceroy %s, Pushpin %s", in.version(t.Fastly, "version", "--quiet"),
+		in.version(t.Viceroy, "--version"), in.version(t.Pushpin, "--version"))
 }
 
 // cacheDir returns the directory that installed tools are kept in: $FANOUT_FORWARD_CACHE, else
@@ -127,17 +158,18 @@ func lock(ctx context.Context, path string, out io.Writer) (unlock func(), err e
 }
 
 type installer struct {
-	ctx context.Context
-	out io.Writer
-	dir string // the cache
+	ctx     context.Context
+	out     io.Writer
+	dir     string // the cache
+	updated bool   // apt-get's package lists
 }
 
-func (in installer) say(format string, args ...any) {
+func (in *installer) say(format string, args ...any) {
 	fmt.Fprintf(in.out, "tools: "+format+"\n", args...)
 }
 
 // run runs a program for its effect, with its output shown as progress.
-func (in installer) run(dir string, env []string, name string, args ...string) error {
+func (in *installer) run(dir string, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(in.ctx, name, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, in.out, in.out // sudo and Homebrew may ask
@@ -152,7 +184,7 @@ func (in installer) run(dir string, env []string, name string, args ...string) e
 var versionPattern = regexp.MustCompile(`\bv?(\d+\.\d+\.\d+)\b`)
 
 // version returns what the program says of its version, or "unknown".
-func (in installer) version(path string, args ...string) string {
+func (in *installer) version(path string, args ...string) string {
 	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
@@ -168,7 +200,7 @@ func older(version, than string) bool { return semver.Compare("v"+version, "v"+t
 // onPath returns the first program of that name on PATH that is new enough, and says which it passes
 // over. It leaves out the cache, which `make env` puts on PATH: the wrapper there would be taken for
 // Pushpin, and wrapped.
-func (in installer) onPath(name, oldest string, versionArgs ...string) (path, version string, ok bool) {
+func (in *installer) onPath(name, oldest string, versionArgs ...string) (path, version string, ok bool) {
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		if !filepath.IsAbs(dir) || strings.HasPrefix(filepath.Clean(dir), in.dir+string(filepath.Separator)) {
 			continue
@@ -187,7 +219,7 @@ func (in installer) onPath(name, oldest string, versionArgs ...string) (path, ve
 }
 
 // cached returns the newest version of a program in the cache, if that is not older than oldest.
-func (in installer) cached(name, oldest string) (path string, ok bool) {
+func (in *installer) cached(name, oldest string) (path string, ok bool) {
 	found, _ := filepath.Glob(in.place(name, "*"))
 	for _, p := range found {
 		version := strings.TrimPrefix(filepath.Base(filepath.Dir(p)), name+"-")
@@ -198,12 +230,12 @@ func (in installer) cached(name, oldest string) (path string, ok bool) {
 	return path, ok
 }
 
-func (in installer) place(name, version string) string {
+func (in *installer) place(name, version string) string {
 	return filepath.Join(in.dir, name+"-"+version, name)
 }
 
 // keep copies a program to its place in the cache, where it appears whole or not at all.
-func (in installer) keep(name, version, from string) (string, error) {
+func (in *installer) keep(name, version, from string) (string, error) {
 	path := in.place(name, version)
 	partial := path + ".partial"
 	err := os.MkdirAll(filepath.Dir(path), 0o755)

@@ -73,8 +73,8 @@ function startSocket() {
       waiting.push(message);
     } else if (message.prev === last) {
       last = message.id;
+      if (!seen.has(last)) view.show(message.text, message.at);
       seen.add(last);
-      view.show(message.text, message.at);
     } else if (!seen.has(message.id)) {
       ask();
     }
@@ -85,15 +85,13 @@ function startSocket() {
     const url = new URL(target('/socket'), location.href);
     url.protocol = url.protocol.replace('http', 'ws');
     socket = new WebSocket(url, 'fanout-demo');
-    socket.onopen = () => {
-      view.state('connected');
-      ask();
-    };
+    socket.onopen = ask;
     socket.onmessage = ({ data }) => {
       const value = parsed(data);
       if (value?.start !== undefined) {
         if (value.gap) view.note('some messages are forgotten');
-        last = value.start;
+        if (value.gap || last === '') last = value.start;
+        view.state('connected'); // not before: from here on, nothing is missed when the connection is lost
         const early = waiting;
         waiting = [];
         early.forEach(take);
@@ -125,7 +123,6 @@ function startEvents() {
   function connect() {
     view.state('connecting');
     source = new EventSource(target('/events', last ? { after: last } : {}));
-    source.onopen = () => view.state('connected');
     source.onmessage = (event) => {
       const message = parsed(event.data);
       last = event.lastEventId || last;
@@ -133,6 +130,7 @@ function startEvents() {
     };
     source.addEventListener('start', (event) => {
       last = event.lastEventId;
+      view.state('connected'); // from here on, nothing is missed when the connection is lost
       if (parsed(event.data)?.gap) view.note('some messages are forgotten');
     });
     source.onerror = () => {

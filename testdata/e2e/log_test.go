@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+)
+
+// logBuffer collects what processes print.
+type logBuffer struct {
+	mu     sync.Mutex
+	buf    bytes.Buffer
+	waited int // where what was waited for last ends
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// find finds the pattern after what was waited for before.
+func (b *logBuffer) find(pattern *regexp.Regexp) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	found := pattern.FindIndex(b.buf.Bytes()[b.waited:])
+	if found == nil {
+		return false
+	}
+	b.waited += found[1]
+	return true
+}
+
+// wait waits until something is printed that matches the pattern, after what was waited for before: it
+// is no old line. It fails the test after that time, or at once if by then, the process that prints it, has
+// ended; by may be nil.
+func (b *logBuffer) wait(t *testing.T, pattern string, by *chain.Process, within time.Duration) {
+	t.Helper()
+	var ended <-chan struct{}
+	if by != nil {
+		ended = by.Done()
+	}
+	matches := regexp.MustCompile(pattern)
+	for deadline := time.Now().Add(within); !b.find(matches); {
+		select {
+		case <-ended:
+			if !b.find(matches) {
+				t.Fatalf("%v; it did not print %s, but at last\n%s", by.Err(), pattern, tail(b.String(), 20))
+			}
+			return
+		case <-time.After(20 * time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatalf("nobody printed %s, but at last\n%s", pattern, tail(b.String(), 20))
+			}
+		}
+	}
+}
+
+// tail returns the last lines of the text, at most n, each of at most 500 bytes.
+func tail(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	lines = lines[max(0, len(lines)-n):]
+	for i, line := range lines {
+		if len(line) > 500 {
+			lines[i] = line[:500] + "…"
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// alarming is what is worth reading of a log in any case.
+var alarming = regexp.MustCompile(`(?m)^.*(WARN|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
+
+// report shows what matters of the logs of a test that has failed, and keeps all of them.
+func (p *project) report(t *testing.T) {
+	dir := t.ArtifactDir()
+	logs := map[string]string{"all.log": p.log.String()}
+	files, _ := filepath.Glob(filepath.Join(p.dir, "pushpin-logs", "*"))
+	for _, file := range files {
+		content, _ := os.ReadFile(file)
+		logs[filepath.Base(file)] = string(content)
+	}
+	var report strings.Builder
+	for name, log := range logs {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(log), 0o644); err != nil {
+			t.Log(err)
+		}
+		if found := alarming.FindAllString(log, -1); found != nil {
+			fmt.Fprintf(&report, "\n%s has %d lines that warn, the last of them\n%s\n", name, len(found), tail(strings.Join(found, "\n"), 10))
+		}
+	}
+	t.Logf("the logs are in %s\n%s\nall.log ends with\n%s", dir, &report, tail(logs["all.log"], 20))
+}
