@@ -31,6 +31,7 @@ func TestDemo(t *testing.T) {
 	t.Run("echo", func(t *testing.T) { testEcho(t, p) })
 	t.Run("ports taken", func(t *testing.T) { testPortsTaken(t, p) })
 	t.Run("Ctrl-C", func(t *testing.T) { testCtrlC(t, p, demo) })
+	t.Run("killed", func(t *testing.T) { testKilled(t, p, startDemo(t, p)) })
 }
 
 // invitation is what `make demo` prints once it can be tried.
@@ -199,6 +200,23 @@ func TestBadAddress(t *testing.T) {
 			t.Errorf("make serve ADDR=%s: %v\n%s", addr, err, out)
 		}
 	}
+}
+
+// A demo that is killed, and can clean up nothing itself, leaves no process and no port either.
+func testKilled(t *testing.T, p *project, demo *chain.Process) {
+	started := demo.Descendants()
+	for _, proc := range started {
+		if name, _ := proc.Name(); name == "kit" {
+			proc.Kill()
+			break
+		}
+	}
+	for deadline := time.Now().Add(patience); slices.ContainsFunc(started, chain.Alive); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("of %d processes some are left", len(started))
+		}
+	}
+	waitFree(t, append(p.Addresses(), p.addr, p.Origin)...)
 }
 
 // Ctrl-C ends the demo with nothing left of it: no process, no port.

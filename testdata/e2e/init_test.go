@@ -89,8 +89,9 @@ func testNewTests(t *testing.T, p *project) {
 	p.run(t, p.dir, "env", "-u", "MAKEFLAGS", inside+"=1", "make", "test", "ARGS=-run='TestNoBackend|TestDeploy'")
 	for _, want := range []string{
 		`staticcheck \./\.\.\.`,
-		`ok  \texample\.com/my-app\t`,
-		`ok  \tcompute-starter-kit-go-fanout-forward/testdata/e2e\t[0-9.]+s\n`, // else: [no tests to run]
+		`✓  \. \(`,
+		`✓  e2e \(`, // else, if no test was run: ∅  e2e
+		`\n[0-9]+ tests passed, 0 failed, `,
 	} {
 		if log := p.log.String()[before:]; !regexp.MustCompile(want).MatchString(log) {
 			t.Errorf("make test did not print %s", want)

@@ -100,7 +100,7 @@ func (p *project) report(t *testing.T) {
 			t.Log(err)
 		}
 		if found := alarming.FindAllString(log, -1); found != nil {
-			fmt.Fprintf(&report, "\n%s has %d lines that warn, the last of them\n%s\n", name, len(found), tail(strings.Join(found, "\n"), 10))
+			fmt.Fprintf(&report, "\n%s has %d lines that warn, the last of them\n%s\n", name, len(found), tail(strings.Join(found, "\n"), 5))
 		}
 	}
 	t.Logf("the logs are in %s\n%s\nall.log ends with\n%s", dir, &report, tail(logs["all.log"], 20))
