@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,17 +108,10 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 // upgradesToWebSocket reports whether a request's Upgrade header, a comma-separated list over any
 // number of lines (RFC 9110 section 7.8), names the protocol websocket (RFC 6455 section 4.2.1).
 func upgradesToWebSocket(h fsthttp.Header) bool {
-	const websocket = "websocket"
-	for _, line := range h.Values("Upgrade") {
-		for protocol := range strings.SplitSeq(line, ",") {
-			protocol = strings.Trim(protocol, " \t")
-			// Of the same length, only ASCII letters fold to it: the Kelvin sign for a k does not pass.
-			if len(protocol) == len(websocket) && strings.EqualFold(protocol, websocket) {
-				return true
-			}
-		}
-	}
-	return false
+	protocols := strings.Split(strings.Join(h.Values("Upgrade"), ","), ",")
+	return slices.ContainsFunc(protocols, func(p string) bool {
+		return strings.EqualFold(strings.TrimSpace(p), "websocket")
+	})
 }
 
 // sendFailed logs why the backend gave no response, and returns the status for the client.
