@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -71,6 +72,10 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		return
 	}
 
+	// Send would spell some paths anew, /x|y for one. As long as Path is the client's, its spelling is too.
+	if path, err := url.PathUnescape(r.URL.RawPath); path == r.URL.Path || err != nil && r.URL.RawPath == r.URL.Path {
+		r.URL.Opaque = "//" + r.URL.Host + r.URL.RawPath
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()

@@ -1,0 +1,45 @@
+package e2e
+
+import (
+	"bufio"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// TestRewrite has the app give each request another path: whatever target a client chooses, it is the new
+// path that arrives, with the client's query. With the same path, the target arrives as it came.
+func TestRewrite(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	withCondition(t, p, `		useFanout = false
+		if path := r.Header.Get("Path"); path != "" {
+			r.URL.Path = path + strings.TrimPrefix(r.URL.Path, "/old")
+		}
+`)
+	w := serveWire(t, p)
+	for _, path := range []string{"/old", "/old/", "/old/x|y", "/old/50%off", "/old/%zz", "/old//host/path", "/old/a%2Fb", "/old/caf%E9", "/old/[x]{y}^", "/old%"} {
+		decoded, err := url.PathUnescape(path)
+		if err != nil {
+			decoded = path
+		}
+		spelled := (&url.URL{Path: strings.TrimPrefix(decoded, "/old")}).EscapedPath()
+		for _, query := range []string{"", "?", "?q=%zz|", "??"} {
+			for _, rewritten := range []string{"", "/new"} {
+				conn := w.send(t, "GET "+path+query+" HTTP/1.1\r\nHost: example.com\r\nPath: "+rewritten+"\r\n\r\n")
+				got, _ := w.arrived(t)
+				_, target, _ := strings.Cut(strings.TrimSuffix(got.line, " HTTP/1.1"), " ")
+				if rewritten == "" && target != path+query {
+					t.Errorf("%s arrived as %s", path+query, target)
+				}
+				if want := "/new" + spelled + query; rewritten != "" && target != want {
+					t.Errorf("%s, rewritten, arrived as %s, want %s", path+query, target, want)
+				}
+				if response, err := receive(bufio.NewReader(conn), "GET"); err != nil || response.status != "200" {
+					t.Errorf("%s: the response is %+v, %v", path+query, response, err)
+				}
+				conn.Close()
+			}
+		}
+	}
+}
