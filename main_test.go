@@ -78,7 +78,6 @@ func TestSendFailed(t *testing.T) {
 		status int
 		logged string
 	}{
-		{fmt.Errorf("poll: %w", context.Canceled), 504, `send to backend "origin": no response in 1m0s`},
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorHTTPResponseTimeout}), 504, `send to backend "origin"`},
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorConnectionTimeout}), 504, `send to backend "origin"`},
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorDNSTimeout}), 504, `send to backend "origin"`},

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+
+	"github.com/BurntSushi/toml"
 )
 
 // condition is what main.go has after its TODO, up to the end of that block.
@@ -25,6 +27,32 @@ func withCondition(t *testing.T, p *project, goCode string) {
 	content = condition.ReplaceAllFunc(content, func(old []byte) []byte {
 		return append(condition.ReplaceAll(old, []byte("$1")), goCode...)
 	})
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setBackend sets a value of the backend in the project's fastly.toml.
+func setBackend(t *testing.T, p *project, key string, value any) {
+	t.Helper()
+	setLocalServer(t, p, func(server map[string]any) {
+		server["backends"].(map[string]any)["origin"].(map[string]any)[key] = value
+	})
+}
+
+// setLocalServer changes the table [local_server] of the project's fastly.toml.
+func setLocalServer(t *testing.T, p *project, change func(server map[string]any)) {
+	t.Helper()
+	var manifest map[string]any
+	path := filepath.Join(p.dir, "fastly.toml")
+	if _, err := toml.DecodeFile(path, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	change(manifest["local_server"].(map[string]any))
+	content, err := toml.Marshal(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, content, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ import (
 const (
 	fastlyOldest     = "15.4.0" // the first with `compute install-tools`
 	fastlyInstall    = "16.1.0"
-	viceroyOldest    = "0.18.0"
+	viceroyOldest    = "0.19.0" // the first that knows a backend's timeouts
 	viceroyInstall   = "0.22.0"
 	pushpinOldest    = "1.36.0" // the first whose condure does what connmgr does since
 	pushpinRenamed   = "1.40.0" // the first that takes the CLI's configuration without the wrapper
