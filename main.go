@@ -68,6 +68,7 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		return
 	}
 
+	r.Header.Del("Upgrade") // it is for one hop, from the client to here: RFC 9110 section 7.8
 	// Send would spell some paths anew, /x|y for one. As long as Path is the client's, its spelling is too.
 	if path, err := url.PathUnescape(r.URL.RawPath); path == r.URL.Path || err != nil && r.URL.RawPath == r.URL.Path {
 		r.URL.Opaque = "//" + r.URL.Host + r.URL.RawPath
@@ -80,13 +81,6 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		fail(w, sendFailed(err))
 		return
 	}
-	if resp.StatusCode < 200 {
-		// A 101, to an Upgrade that is not a WebSocket: there is no connection here to switch over.
-		log.Printf("backend %q answered with status %d", backend, resp.StatusCode)
-		fail(w, fsthttp.StatusBadGateway)
-		return
-	}
-
 	w.Header().Reset(resp.Header)
 	// The origin's own framing is kept, so that a client can tell a response that was cut short.
 	w.SetManualFramingMode(true)

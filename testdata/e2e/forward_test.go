@@ -23,6 +23,7 @@ func TestForward(t *testing.T) {
 	t.Run("doors", func(t *testing.T) { testDoors(t, p, origin) })
 	t.Run("targets", func(t *testing.T) { testTargets(t, p, origin) })
 	t.Run("responses", func(t *testing.T) { testResponses(t, p, origin) })
+	t.Run("upgrade", func(t *testing.T) { testUpgrade(t, p, origin) })
 	t.Run("streaming", func(t *testing.T) { testStreaming(t, p, origin) })
 	t.Run("sandbox reuse", func(t *testing.T) { testSandboxReuse(t, p, origin) })
 	t.Run("origin down", func(t *testing.T) { testOriginDown(t, p, origin) })
@@ -145,25 +146,40 @@ func testResponses(t *testing.T, p *project, origin *rawOrigin) {
 		{"chunked", "Transfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n", "\r\n\r\n5\r\nwhole\r\n0\r\n\r\n", "transfer-encoding: chunked"},
 		{"until close", "\r\nwhole", "\r\n\r\n5\r\nwhole\r\n0\r\n\r\n", "transfer-encoding: chunked"},
 		{"fixed length, cut short", "Content-Length: 100\r\n\r\nshort", "\r\n\r\nshort", "content-length: 100"},
-		{"an upgrade that cannot be", "", "\r\nBad Gateway\n\r\n0\r\n\r\n", "cache-control: no-store"},
 		{"chunked, cut short", "Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n", "\r\n\r\n5\r\nshort\r\n", "transfer-encoding: chunked"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			response := "HTTP/1.1 200 OK\r\nConnection: close\r\n" + tt.response
-			if tt.response == "" {
-				response = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-			}
-			origin.expect(t.Name(), response)
-			got := p.roundTrip(t, "POST / HTTP/1.1\r\nHost: example.com\r\nX-Test: "+t.Name()+"\r\nUpgrade: h2c\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			origin.expect(t.Name(), "HTTP/1.1 200 OK\r\nConnection: close\r\n"+tt.response)
+			got := p.roundTrip(t, postFor(t.Name()))
 			if !strings.HasSuffix(got, tt.want) || !strings.Contains(strings.ToLower(got), "\r\n"+tt.framing+"\r\n") {
 				t.Errorf("got %q, want it to end with %q, and to have the line %q", got, tt.want, tt.framing)
 			}
-			if tt.response == "" {
-				p.waitForLog(t, `backend "origin" answered with status 101`)
-			}
 		})
 	}
+}
+
+// An origin that would switch protocols, as one that speaks h2c does, answers normally: it is not asked to.
+func testUpgrade(t *testing.T, p *project, origin *rawOrigin) {
+	var arrived <-chan rawRequest
+	arrived = origin.expectFunc(t.Name(), func(conn net.Conn) {
+		response := "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwhole"
+		if req := <-arrived; req.header.Get("Upgrade") != "" {
+			response = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+		}
+		io.WriteString(conn, response)
+	})
+	got := p.roundTrip(t, "POST / HTTP/1.1\r\nHost: example.com\r\nX-Test: "+t.Name()+
+		"\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 0\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.HasSuffix(got, "\r\n\r\nwhole") {
+		t.Errorf("got %q", got)
+	}
+
+	origin.expect("unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+	if got := p.roundTrip(t, postFor("unasked")); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
+		t.Errorf("for a 101 that nobody asked for, got %q", got)
+	}
+	p.waitForLog(t, `append the body from backend "origin": invalid HTTP status code`)
 }
 
 // Each side gets the first bytes of a body while the other has yet to send the rest.

@@ -194,6 +194,8 @@ func (w *wire) arrived(t *testing.T) (req wireRequest, fanout bool) {
 //   - What is sent without a body has Content-Length: 0, as the SDK always sends one.
 //   - A target is sent in origin-form, and * as /; a fragment is cut off (RFC 9112 section 3.2).
 //   - Chunks are cut anew, and trailers are dropped, as a recipient may (RFC 9110 section 6.5.1).
+//   - Upgrade is dropped, unless the request is handed off: it is for one hop (RFC 9110 section 7.8). That
+//     Connection still names it means nothing without it (section 7.6.1).
 //   - Where both Transfer-Encoding and Content-Length came, the second is dropped (RFC 9112 section 6.3).
 func TestRequests(t *testing.T) {
 	t.Parallel()
@@ -243,7 +245,10 @@ func TestRequests(t *testing.T) {
 			tests = append(tests, test{name: method + " headers: " + name, line: method + " /", headers: headers})
 		}
 	}
+	const upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 	tests = append(tests,
+		test{name: "Upgrade with a GET", line: "GET /", headers: upgrade},
+		test{name: "Upgrade with a POST", line: "POST /", headers: upgrade, less: "upgrade: h2c"},
 		test{name: "GET with the client's route", line: "GET /", headers: "Pushpin-Route: other\r\n", less: "pushpin-route: other"},
 		test{name: "absolute form", line: "POST http://other.example/x", target: "/x"},
 		test{name: "asterisk", line: "OPTIONS *", target: "/"},
