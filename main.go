@@ -62,7 +62,10 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 	if useFanout {
 		// Once this succeeds the connection is Fanout's: nothing may be written to w.
 		if err := r.HandoffFanout(backend); err != nil {
-			log.Printf("handoff to Fanout, backend %q: %v; to enable Fanout: fastly products --enable=fanout", backend, err)
+			if errors.Is(err, fsthttp.ErrFanoutNotEnabled) {
+				err = fmt.Errorf("%w; to enable Fanout: fastly products --enable=fanout", err)
+			}
+			log.Printf("handoff to Fanout, backend %q: %v", backend, err)
 			fail(w, fsthttp.StatusServiceUnavailable)
 		}
 		return
@@ -103,19 +106,17 @@ func upgradesToWebSocket(h fsthttp.Header) bool {
 
 // sendFailed logs why the backend gave no response, and returns the status for the client.
 func sendFailed(err error) int {
-	if errors.Is(err, fsthttp.ErrBackendNotFound) {
-		log.Printf("send: there is no backend %q; to make it: fastly backend create --name=%[1]s --address=HOST --port=443 --version=latest --autoclone", backend)
-		return fsthttp.StatusInternalServerError
+	status := fsthttp.StatusBadGateway
+	detail, _ := errors.AsType[fsthttp.SendError](err)
+	switch cause := detail.Cause(); {
+	case cause == fsthttp.SendErrorDNSTimeout, cause == fsthttp.SendErrorConnectionTimeout, cause == fsthttp.SendErrorHTTPResponseTimeout:
+		status = fsthttp.StatusGatewayTimeout
+	case cause == fsthttp.SendErrorDestinationNotFound, errors.Is(err, fsthttp.ErrBackendNotFound): // or any invalid argument
+		status = fsthttp.StatusInternalServerError
+		err = fmt.Errorf("%w; if there is none: fastly backend create --name=%s --address=HOST --port=443 --version=latest --autoclone", err, backend)
 	}
 	log.Printf("send to backend %q: %v", backend, err)
-	var detail fsthttp.SendError
-	if errors.As(err, &detail) {
-		switch detail.Cause() {
-		case fsthttp.SendErrorDNSTimeout, fsthttp.SendErrorConnectionTimeout, fsthttp.SendErrorHTTPResponseTimeout:
-			return fsthttp.StatusGatewayTimeout
-		}
-	}
-	return fsthttp.StatusBadGateway
+	return status
 }
 
 // fail answers a request that could not be passed on. The cause is for the log alone: it may name

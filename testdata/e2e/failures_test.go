@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/semver"
 )
 
 // TestFailures has the origin fail in each way, on the normal door: the client gets a status that says
@@ -56,7 +59,24 @@ func TestNoBackend(t *testing.T) {
 	p.edit(t, "fastly.toml", "[local_server.backends.origin]", "[local_server.backends.other]")
 	p.serve(t)
 	checkFailure(t, p, "none", "500 Internal Server Error")
-	p.waitForLog(t, `there is no backend "origin"; to make it: fastly backend create --name=origin `)
+	p.waitForLog(t, `send to backend "origin": backend not found; if there is none: fastly backend create --name=origin `)
+}
+
+// TestNoFanout runs the app where Fanout is not enabled on the service.
+func TestNoFanout(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	setLocalServer(t, p, func(server map[string]any) { server["pushpin"].(map[string]any)["enable"] = false })
+	p.serve(t)
+	got := p.roundTrip(t, "GET / HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n")
+	if version, err := exec.Command(tools.Viceroy, "--version").Output(); strings.HasPrefix(got, "HTTP/1.1 500 ") &&
+		semver.Compare("v"+strings.TrimPrefix(strings.TrimSpace(string(version)), "viceroy "), "v0.21.0") < 0 {
+		t.Skipf("%s (%v) does not tell the app: it answers by itself", version, err)
+	}
+	if !strings.HasPrefix(got, "HTTP/1.1 503 ") || !strings.Contains(got, "Service Unavailable\n") {
+		t.Errorf("got %q, want a plain 503", got)
+	}
+	p.waitForLog(t, "; to enable Fanout: fastly products --enable=fanout")
 }
 
 func postFor(id string) string {
