@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,26 +18,19 @@ import (
 	"github.com/fastly/compute-sdk-go/fsthttp"
 )
 
-// backend names the origin, as fastly.toml and the service's configuration do.
-const backend = "origin"
+const backend = "origin" // its name in fastly.toml, and in the service's configuration
 
 func main() {
-	version := os.Getenv("FASTLY_SERVICE_VERSION")
-	if version == "" {
-		version = "local"
-	}
-	fmt.Println("FASTLY_SERVICE_VERSION:", version)
+	fmt.Println("FASTLY_SERVICE_VERSION:", cmp.Or(os.Getenv("FASTLY_SERVICE_VERSION"), "local"))
 
-	// A sandbox that serves several requests, one after the other, starts the Go runtime once for all
-	// of them. While it waits for the next one it costs no CPU, but memory and wall-clock time, so the
-	// wait is short. Fastly's limits are for one execution (32 backend requests, in a trial 10), and
-	// where they do not start anew with each request, ten stay within them. What you add must keep
-	// nothing of a request in a package variable: the next request, somebody else's, would find it.
-	// To have a sandbox for each request, put fsthttp.ServeFunc(handle) here instead.
+	// A sandbox that serves several requests, one after the other, starts the Go runtime once for all of
+	// them: 32 at the most, as Fastly allows one execution 32 backend requests. So keep nothing of a
+	// request in a package variable: the next request, somebody else's, would find it. To have a sandbox
+	// for each request, put fsthttp.ServeFunc(handle) here instead.
 	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
-		MaxRequests: 10,
-		MaxLifetime: 30 * time.Second,
-		NextTimeout: time.Second,
+		MaxRequests: 32,
+		MaxLifetime: 30 * time.Second, // an execution may take 2 minutes, in a trial 60 s: the last request has time
+		NextTimeout: time.Second,      // to wait costs no CPU, but memory
 	})
 }
 
@@ -54,23 +48,34 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		// NOTE: A real app is selective, by path or by header, since what is handed off to Fanout
 		// does not pass through the Fastly cache. See "What to hand off to Fanout":
 		// https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/#what-to-hand-off-to-fanout
+		// NOTE: HandoffFanout hands off what the client sent; what you change in r (a header, the path), only Send sends.
 
 		// TODO: add any additional conditions before setting useFanout to true
 		useFanout = true
 	}
 
-	if useFanout {
-		// Once this succeeds the connection is Fanout's: nothing may be written to w.
-		if err := r.HandoffFanout(backend); err != nil {
-			if errors.Is(err, fsthttp.ErrFanoutNotEnabled) {
-				err = fmt.Errorf("%w; to enable Fanout: fastly products --enable=fanout", err)
-			}
-			log.Printf("handoff to Fanout, backend %q: %v", backend, err)
-			fail(w, fsthttp.StatusServiceUnavailable)
+	if !useFanout {
+		forward(ctx, w, r)
+	} else if err := r.HandoffFanout(backend); err != nil { // without an error, nothing may be written to w any more
+		if errors.Is(err, fsthttp.ErrFanoutNotEnabled) {
+			err = fmt.Errorf("%w; to enable Fanout: fastly products --enable=fanout", err)
 		}
-		return
+		log.Printf("handoff to Fanout, backend %q: %v", backend, err)
+		fail(w, fsthttp.StatusServiceUnavailable)
 	}
+}
 
+// upgradesToWebSocket reports whether a request's Upgrade header, a comma-separated list over any
+// number of lines (RFC 9110 section 7.8), names the protocol websocket (RFC 6455 section 4.2.1).
+func upgradesToWebSocket(h fsthttp.Header) bool {
+	protocols := strings.Split(strings.Join(h.Values("Upgrade"), ","), ",")
+	return slices.ContainsFunc(protocols, func(p string) bool {
+		return strings.EqualFold(strings.TrimSpace(p), "websocket")
+	})
+}
+
+// forward sends the request to the origin, and the response to the client.
+func forward(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 	r.Header.Del("Upgrade") // it is for one hop, from the client to here: RFC 9110 section 7.8
 	// Send would spell some paths anew, /x|y for one. As long as Path is the client's, its spelling is too.
 	if path, err := url.PathUnescape(r.URL.RawPath); path == r.URL.Path || err != nil && r.URL.RawPath == r.URL.Path {
@@ -85,23 +90,12 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		return
 	}
 	w.Header().Reset(resp.Header)
-	// The origin's own framing is kept, so that a client can tell a response that was cut short.
-	w.SetManualFramingMode(true)
+	w.SetManualFramingMode(true) // as the origin framed it: a client can tell a response that was cut short
 	w.WriteHeader(resp.StatusCode)
 	// The host joins the two bodies: they stream past the sandbox, not through it.
 	if err := w.Append(resp.Body); err != nil {
-		// Only by ending the sandbox can the response be broken off, rather than end as if whole.
-		panic(fmt.Errorf("append the body from backend %q: %w", backend, err))
+		panic(fmt.Errorf("append the body from backend %q: %w", backend, err)) // else it would end as if whole
 	}
-}
-
-// upgradesToWebSocket reports whether a request's Upgrade header, a comma-separated list over any
-// number of lines (RFC 9110 section 7.8), names the protocol websocket (RFC 6455 section 4.2.1).
-func upgradesToWebSocket(h fsthttp.Header) bool {
-	protocols := strings.Split(strings.Join(h.Values("Upgrade"), ","), ",")
-	return slices.ContainsFunc(protocols, func(p string) bool {
-		return strings.EqualFold(strings.TrimSpace(p), "websocket")
-	})
 }
 
 // sendFailed logs why the backend gave no response, and returns the status for the client.
@@ -119,8 +113,7 @@ func sendFailed(err error) int {
 	return status
 }
 
-// fail answers a request that could not be passed on. The cause is for the log alone: it may name
-// what a client must not see.
+// fail answers a request that could not be passed on. The cause, which a client must not see, is in the log.
 func fail(w fsthttp.ResponseWriter, status int) {
 	w.Header().Set("Cache-Control", "no-store")
 	fsthttp.Error(w, fsthttp.StatusText(status), status)
