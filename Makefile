@@ -62,9 +62,9 @@ load: tools ## Hold 4000 connections through the app, account for every message,
 	@testdata/bin/load -addr $(ADDR) $(LOAD)
 	go -C testdata test -count=1 -timeout=20m -run='^TestFaults$$' ./e2e -long
 
-bench: tools ## Measure the app, and compiled kits: PEERS='files or directories' JSON=file PLOT=file.svg BENCH='flags'
+bench: tools ## Measure the app, and compiled kits: PEERS='files or directories' VICEROY=path JSON=file PLOT=file.svg BENCH='flags'
 	@go -C testdata build -o bin/ ./bench
-	@exec testdata/bin/bench -peers '$(PEERS)' -json '$(JSON)' -plot '$(PLOT)' $(BENCH)
+	@exec testdata/bin/bench -peers '$(PEERS)' -viceroy '$(VICEROY)' -json '$(JSON)' -plot '$(PLOT)' $(BENCH)
 
 clean: ## Remove what was built here (the tools' cache stays)
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin testdata/_artifacts

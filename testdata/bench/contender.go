@@ -46,12 +46,12 @@ func (c *contender) serve(ctx context.Context, tools toolchain.Tools) error {
 	}
 	c.all = c.chain.Tree()
 	for _, p := range c.all {
-		if name, _ := p.Name(); name == "viceroy" {
+		if name, _ := p.Name(); name == filepath.Base(tools.Viceroy) {
 			c.viceroy = p
 		}
 	}
 	if c.viceroy == nil {
-		err = errors.New("found no process viceroy")
+		err = fmt.Errorf("found no process %s", filepath.Base(tools.Viceroy))
 	} else {
 		err = c.suspend()
 	}

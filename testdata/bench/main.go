@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +23,7 @@ import (
 
 type options struct {
 	peers             []string
+	viceroy           string
 	rounds, clients   int
 	warmup, duration  time.Duration
 	workloads         *regexp.Regexp
@@ -29,6 +33,7 @@ type options struct {
 func main() {
 	var o options
 	peers := flag.String("peers", "", "compiled kits to measure too: .wasm `files`, or directories of them, separated by spaces")
+	flag.StringVar(&o.viceroy, "viceroy", "", "serve with the Viceroy of this `path`, and not with the one that make tools finds")
 	workloads := flag.String("workloads", ".", "measure only the workloads whose name matches this `regexp`")
 	flag.IntVar(&o.rounds, "rounds", 6, "how often each contender is measured, in turn with the others")
 	flag.IntVar(&o.clients, "clients", 8, "how many clients send at the same time, each one request after the other")
@@ -62,6 +67,14 @@ func bench(ctx context.Context, o options) error {
 	tools, m, err := chain.Prepare(ctx, "") // each contender has ports of its own
 	if err != nil {
 		return err
+	}
+	if o.viceroy != "" {
+		if tools.Viceroy, err = filepath.Abs(o.viceroy); err != nil {
+			return fmt.Errorf("VICEROY: %w", err)
+		}
+		if out, err := exec.CommandContext(ctx, tools.Viceroy, "--version").Output(); err != nil || !bytes.HasPrefix(out, []byte("viceroy ")) {
+			return fmt.Errorf("VICEROY: %s --version printed %q, %v: give the path of a Viceroy", tools.Viceroy, out, err)
+		}
 	}
 	defer chain.StopAll()
 	dir, err := chain.TempDir()

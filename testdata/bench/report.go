@@ -58,11 +58,15 @@ func newReport(ctx context.Context, o options, tools toolchain.Tools, contenders
 		line, _, _ := strings.Cut(string(out), "\n")
 		return line
 	}
+	viceroy := version(tools.Viceroy, "--version")
+	if o.viceroy != "" {
+		viceroy += " (" + o.viceroy + ")" // another one of that version may have other limits
+	}
 	return &report{
 		about: []string{
 			fmt.Sprintf("Measured %s on %s/%s: %d x %s, %d GiB; %s",
 				time.Now().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), model, (memory+1<<29)>>30, runtime.Version()),
-			strings.Join([]string{version(tools.Fastly, "version"), version(tools.Viceroy, "--version"), version(tools.Pushpin, "--version")}, "; "),
+			strings.Join([]string{version(tools.Fastly, "version"), viceroy, version(tools.Pushpin, "--version")}, "; "),
 			fmt.Sprintf("One contender at a time, %d clients, %d rounds of %v after %v to warm up; x: ratio to the first row",
 				o.clients, o.rounds, o.duration, o.warmup),
 		},

@@ -13,20 +13,25 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
-// TestBench runs a short `make bench`, with a compiled kit beside the app: each has figures, without an
-// error, and what bench started is gone after it. How fast anything is, no test says.
+// TestBench runs a short `make bench`, with a compiled kit beside the app, and a Viceroy of one's own: each has
+// figures, without an error, the table names that Viceroy, and what bench started is gone after it. How fast anything is, no test says.
 func TestBench(t *testing.T) {
 	aboutTheKit(t)
 	t.Parallel()
 	p := newProject(t)
 	p.run(t, p.dir, "make", "build")
-	cmd := exec.Command("make", "bench", "PEERS=bin", "JSON=rows.json", "PLOT=chart.svg",
+	viceroy := filepath.Join(t.TempDir(), "my-viceroy")
+	link(t, tools.Viceroy, viceroy)
+	cmd := exec.Command("make", "bench", "PEERS=bin", "VICEROY="+viceroy, "JSON=rows.json", "PLOT=chart.svg",
 		"BENCH=-rounds 1 -warmup 200ms -duration 2s -workloads '5 bytes|WebSocket'")
 	tmp := t.TempDir()
 	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), "TMPDIR="+tmp)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("make bench: %v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), " ("+viceroy+"); pushpin ") {
+		t.Errorf("the table does not name the Viceroy that was used:\n%s", out)
 	}
 	left, err := process.Processes()
 	if err != nil {
