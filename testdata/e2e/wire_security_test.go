@@ -168,7 +168,7 @@ func echoHeaders(conn net.Conn) {
 func TestDisturbed(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
-	p.edit(t, "main.go", "\tuseFanout := false\n", "\tuseFanout := false\n\tif r.Header.Get(\"Panic\") != \"\" {\n\t\tpanic(\"as asked\")\n\t}\n")
+	withCondition(t, p, "\t\tpanic(\"as asked\")\n")
 	origin := startRawOrigin(t, p.Origin)
 	p.serve(t)
 
@@ -224,7 +224,7 @@ func TestDisturbed(t *testing.T) {
 		serves(t)
 	})
 	t.Run("panic", func(t *testing.T) {
-		if got := p.roundTrip(t, "POST / HTTP/1.1\r\nHost: example.com\r\nPanic: 1\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
+		if got := p.roundTrip(t, "GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
 			t.Errorf("got %.200q", got)
 		}
 		p.waitForLog(t, "as asked")

@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestPurge follows SECURITY.md's recipe, as it is printed, for who may purge.
+func TestPurge(t *testing.T) {
+	t.Parallel()
+	security, err := os.ReadFile("../../SECURITY.md")
+	if err != nil {
+		t.Skip("this project has no SECURITY.md")
+	}
+	recipe := regexp.MustCompile("(?s)in the place of `([^`\n]*)` in `main.go`:\n\n  ```go\n(.*?)  ```\n").FindStringSubmatch(string(security))
+	if recipe == nil && !strings.Contains(string(security), "FastlyKeyIsValid") {
+		t.Skip("SECURITY.md is this project's own: it says nothing of PURGE")
+	} else if recipe == nil {
+		t.Fatal("SECURITY.md has no recipe for PURGE any more that this test can follow")
+	}
+	p := newProject(t)
+	lines := strings.ReplaceAll("\n"+recipe[2], "\n  ", "\n")[1:]
+	main, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(main), lines) { // else this project has it already
+		p.edit(t, "main.go", "\t"+recipe[1]+"\n", lines)
+	}
+	setLocalServer(t, p, func(server map[string]any) { server["fake_valid_fastly_keys"] = []string{"valid"} })
+	w := serveWire(t, p)
+	for _, tt := range []struct{ method, headers, status string }{
+		{"PURGE", "", "403"},
+		{"PURGE", "Fastly-Key: another\r\n", "403"},
+		{"PURGE", "Fastly-Key: valid\r\n", "200"},
+		{"POST", "", "200"},
+		{"GET", "", "200"},
+	} {
+		conn := w.send(t, tt.method+" / HTTP/1.1\r\nHost: example.com\r\n"+tt.headers+"\r\n")
+		got, err := receive(bufio.NewReader(conn), tt.method)
+		if err != nil || got.status != tt.status {
+			t.Errorf("%s, %q: got %+v, %v; want %s", tt.method, tt.headers, got, err, tt.status)
+		}
+		if tt.status == "200" {
+			w.arrived(t)
+		}
+		conn.Close()
+	}
+	if n := len(w.origin.requests) + len(w.fanout.requests); n > 0 {
+		t.Errorf("%d requests arrived that were refused", n)
+	}
+}
