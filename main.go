@@ -77,7 +77,7 @@ func upgradesToWebSocket(h fsthttp.Header) bool {
 // forward sends the request to the origin, and the response to the client.
 func forward(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 	r.Header.Del("Upgrade") // it is for one hop, from the client to here: RFC 9110 section 7.8
-	// Send would spell some paths anew, /x|y for one. As long as Path is the client's, its spelling is too.
+	// Send would spell a path such as /x|y anew. The client's spelling stays, unless Path was changed (err: a bad escape).
 	if path, err := url.PathUnescape(r.URL.RawPath); path == r.URL.Path || err != nil && r.URL.RawPath == r.URL.Path {
 		r.URL.Opaque = "//" + r.URL.Host + r.URL.RawPath
 	}
@@ -107,7 +107,7 @@ func sendFailed(err error) int {
 		status = fsthttp.StatusGatewayTimeout
 	case cause == fsthttp.SendErrorDestinationNotFound, errors.Is(err, fsthttp.ErrBackendNotFound): // or any invalid argument
 		status = fsthttp.StatusInternalServerError
-		err = fmt.Errorf("%w; if there is none: fastly backend create --name=%s --address=HOST --port=443 --version=latest --autoclone", err, backend)
+		err = fmt.Errorf("%[2]w; if there is none, to make it: fastly backend create --name=%[1]s --address=HOST --port=443 --version=latest --autoclone", backend, err)
 	}
 	log.Printf("send to backend %q: %v", backend, err)
 	return status

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,44 +17,53 @@ import (
 	"github.com/fastly/compute-sdk-go/fsttest"
 )
 
-// Off Wasm there is no platform to hand off or send to, so both doors fail, each in a way of its
-// own: that tells which one a request took, and shows both error paths. What happens beyond the
-// doors is tested in testdata/e2e, on the real chain.
+// table lists which requests main.go hands off, and which it sends to the origin itself.
+const table = "testdata/handoffs.txt"
+
+// TestHandle sends the handler each request of the table. Off Wasm there is no platform, so a handoff and a Send
+// both fail, each in a way of its own: that tells which one the handler chose, and shows both error paths.
+// What then happens to a request is tested in testdata/e2e, on the real platform.
 func TestHandle(t *testing.T) {
-	const viaFanout, viaSend = fsthttp.StatusServiceUnavailable, fsthttp.StatusBadGateway
-	tests := []struct {
-		method, path, upgrade string
-		want                  int
-	}{
-		{"GET", "/", "", viaFanout},
-		{"GET", "/", "websocket", viaFanout},
-		{"GET", "/", "h2c", viaFanout},
-		{"HEAD", "/", "", viaFanout},
-		{"POST", "/", "", viaSend},
-		{"POST", "/", "websocket", viaSend},
-		{"PUT", "/", "", viaSend},
-		{"PATCH", "/", "", viaSend},
-		{"DELETE", "/", "", viaSend},
-		{"OPTIONS", "/", "", viaSend},
-		{"PURGE", "/", "", viaSend},
-		{"get", "/", "", viaSend}, // methods are case-sensitive: RFC 9110 section 9.1
+	content, err := os.ReadFile(table)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("this project has no " + table)
+	} else if err != nil {
+		t.Fatal(err)
 	}
-	for _, tt := range tests {
-		t.Run(strings.TrimSpace(tt.method+" "+tt.path+" "+tt.upgrade), func(t *testing.T) {
-			r, err := fsthttp.NewRequest(tt.method, "http://example.com"+tt.path, nil)
+	went := map[int]string{fsthttp.StatusServiceUnavailable: "fanout", fsthttp.StatusBadGateway: "origin"}
+	row := regexp.MustCompile(`^(\S+) {2,}(/\S*) {2,}(-|\S+:.*?) {2,}(fanout|origin|[1-5]\d\d)$`)
+	for i, line := range strings.Split(string(content), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		columns := row.FindStringSubmatch(line)
+		if columns == nil {
+			t.Errorf("%s:%d: %q must be a method, a target that begins with /, a header or -, and fanout, origin or a status, with two spaces or more in between", table, i+1, line)
+			continue
+		}
+		t.Run(strings.Join(columns[1:4], " "), func(t *testing.T) {
+			r, err := fsthttp.NewRequest(columns[1], "http://example.com"+columns[2], nil)
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("%s:%d: %v", table, i+1, err)
 			}
-			if tt.upgrade != "" {
-				r.Header.Set("Upgrade", tt.upgrade)
+			if name, value, ok := strings.Cut(columns[3], ":"); ok {
+				r.Header.Set(name, strings.TrimSpace(value))
 			}
 			w := fsttest.NewRecorder()
 			logged := captureLog(t, func() { handle(context.Background(), w, r) })
 
-			if w.Code != tt.want {
-				t.Errorf("status %d, want %d: it took another door; if you changed which requests main.go hands off, change this table with it", w.Code, tt.want)
+			to, passedOn := went[w.Code]
+			if !passedOn {
+				to = strconv.Itoa(w.Code)
 			}
-			if got, want := w.Body.String(), fsthttp.StatusText(tt.want)+"\n"; got != want {
+			if to != columns[4] {
+				t.Errorf("%s:%d: %s: it must go to %s, and went to %s", table, i+1, strings.Join(columns[1:], "  "), columns[4], to)
+			}
+			if !passedOn {
+				return // the app's own answer
+			}
+			if got, want := w.Body.String(), fsthttp.StatusText(w.Code)+"\n"; got != want {
 				t.Errorf("body %q, want %q: nothing of the cause is for the client", got, want)
 			}
 			if got := w.HeaderMap.Get("Content-Type"); got != "text/plain; charset=utf-8" {
@@ -84,8 +96,8 @@ func TestSendFailed(t *testing.T) {
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorConnectionRefused}), 502, `send to backend "origin"`},
 		{because(fsthttp.SendError{Tag: fsthttp.SendErrorTLSCertificateError}), 502, `send to backend "origin"`},
 		{errors.New("another"), 502, `send to backend "origin": another`},
-		{fsthttp.ErrBackendNotFound, 500, "; if there is none: fastly backend create --name=origin "},
-		{because(fsthttp.SendError{Tag: fsthttp.SendErrorDestinationNotFound}), 500, "; if there is none: fastly backend create --name=origin "},
+		{fsthttp.ErrBackendNotFound, 500, "; if there is none, to make it: fastly backend create --name=origin "},
+		{because(fsthttp.SendError{Tag: fsthttp.SendErrorDestinationNotFound}), 500, "; if there is none, to make it: fastly backend create --name=origin "},
 	}
 	for _, tt := range tests {
 		var status int

@@ -51,7 +51,9 @@ func (c *contender) measure(ctx context.Context, o options, w workload) (f figur
 		return f, err
 	}
 	defer func() { err = errors.Join(err, c.suspend()) }()
-	results := w.attack(ctx, c.addr, o.clients, o.warmup+o.duration+300*time.Millisecond) // longer than it is measured: all clients are busy to the end
+	attack, stop := context.WithCancel(ctx)
+	defer stop()
+	results := w.attack(attack, c.addr, o.clients)
 	warm := time.After(o.warmup)
 	var began, ended time.Time
 	var before time.Duration
@@ -82,6 +84,7 @@ func (c *contender) measure(ctx context.Context, o options, w workload) (f figur
 				}
 				ended = time.Now()
 				f.duration, f.cpu, f.heap = ended.Sub(began), after-before, c.log.heap()
+				stop() // only now: all clients are busy to the end of what is measured
 			}
 		case r, ok := <-results:
 			if !ok {

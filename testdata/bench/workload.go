@@ -69,8 +69,8 @@ func serveOrigin(l net.Listener) {
 }
 
 // attack has the clients send the workload's requests to addr, a host:port, each one after the other,
-// until the time is over or ctx is done. The results come as the responses end.
-func (w workload) attack(ctx context.Context, addr string, clients int, d time.Duration) <-chan *vegeta.Result {
+// until ctx is done. The results come as the responses end.
+func (w workload) attack(ctx context.Context, addr string, clients int) <-chan *vegeta.Result {
 	target := vegeta.Target{
 		Method: w.method,
 		URL:    "http://" + addr + w.path,
@@ -91,7 +91,7 @@ func (w workload) attack(ctx context.Context, addr string, clients int, d time.D
 		vegeta.Workers(uint64(clients)), vegeta.MaxWorkers(uint64(clients)), vegeta.MaxBody(0),
 	)
 	context.AfterFunc(ctx, func() { attacker.Stop() })
-	return attacker.Attack(vegeta.NewStaticTargeter(target), vegeta.Rate{}, d, "")
+	return attacker.Attack(vegeta.NewStaticTargeter(target), vegeta.Rate{}, 0, "")
 }
 
 // transport sends one request of the workload. It fails if the response is not as it must be.

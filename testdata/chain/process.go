@@ -154,7 +154,11 @@ func stop(root *process.Process) {
 			limit = left
 		}
 		if time.Now().After(limit) {
-			// While it builds, the CLI takes no notice, and starts Viceroy all the same.
+			// While it builds, the CLI takes no notice, and starts Viceroy all the same. Suspended, it cannot do
+			// that between this look at what it has started and its end.
+			for root.Suspend(); Alive(root) && !suspended(root); {
+				time.Sleep(time.Millisecond)
+			}
 			started = append(started, descendants(root)...)
 			for _, left := range started {
 				left.Kill()
@@ -162,6 +166,11 @@ func stop(root *process.Process) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+func suspended(p *process.Process) bool {
+	status, err := p.Status()
+	return err == nil && slices.Contains(status, process.Stop)
 }
 
 // Tree returns the program's process, and its descendants.

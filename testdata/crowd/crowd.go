@@ -69,10 +69,10 @@ type Client struct {
 	err error // why the connection has ended
 }
 
-// Open connects a client to the server at addr, a host:port on this machine, and subscribes it to a
-// channel. The header goes with its request. The connection ends with ctx, or with Leave. An error
-// says what the server answered instead.
-func Open(ctx context.Context, kind Kind, addr, channel string, header http.Header) (*Client, error) {
+// Open connects a client to the server at addr, a host:port on this machine, with a request for the target,
+// and subscribes it to a channel. The header goes with its request. The connection ends with ctx, or with
+// Leave. An error says what the server answered instead.
+func Open(ctx context.Context, kind Kind, addr, target, channel string, header http.Header) (*Client, error) {
 	ctx, leave := context.WithCancel(ctx)
 	c := &Client{Kind: kind, Channel: channel, leave: leave, done: make(chan struct{})}
 	transport := &http.Transport{
@@ -82,7 +82,7 @@ func Open(ctx context.Context, kind Kind, addr, channel string, header http.Head
 		},
 		ResponseHeaderTimeout: openTimeout, DisableCompression: true,
 	}
-	url := fmt.Sprintf("http://%s/%s?channel=%s", addr, kind, channel)
+	url := "http://" + addr + WithChannel(target, channel)
 	follow, err := map[Kind]opener{Stream: c.openStream, Socket: c.openSocket}[kind](ctx, &http.Client{Transport: transport}, url, header)
 	if err != nil {
 		leave()
@@ -98,6 +98,14 @@ func Open(ctx context.Context, kind Kind, addr, channel string, header http.Head
 		c.conn.Close()
 	}()
 	return c, nil
+}
+
+// WithChannel returns the target with a channel in its query.
+func WithChannel(target, channel string) string {
+	if strings.Contains(target, "?") {
+		return target + "&channel=" + channel
+	}
+	return target + "?channel=" + channel
 }
 
 // dial refuses to leave this machine: what a crowd does to a server is an attack elsewhere.

@@ -38,7 +38,7 @@ func Origin(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", grip.EventsType)
 		w.Header().Set(grip.HeaderExtension, grip.Extension)
 		w.Write(grip.EncodeEvents(out...))
-	case r.URL.Path == "/"+string(Stream):
+	case r.Method == http.MethodGet && len(channels) > 0:
 		hold := grip.Hold{Mode: grip.Stream}
 		for _, name := range channels {
 			hold.Channels = append(hold.Channels, grip.Channel{Name: name})

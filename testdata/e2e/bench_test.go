@@ -16,7 +16,7 @@ import (
 // TestBench runs a short `make bench`, with a compiled kit beside the app, and a Viceroy of one's own: each has
 // figures, without an error, the table names that Viceroy, and what bench started is gone after it. How fast anything is, no test says.
 func TestBench(t *testing.T) {
-	aboutTheKit(t)
+	needsDefault(t)
 	t.Parallel()
 	p := newProject(t)
 	p.run(t, p.dir, "make", "build")
@@ -24,7 +24,10 @@ func TestBench(t *testing.T) {
 	link(t, tools.Viceroy, viceroy)
 	cmd := exec.Command("make", "bench", "PEERS=bin", "VICEROY="+viceroy, "JSON=rows.json", "PLOT=chart.svg",
 		"BENCH=-rounds 1 -warmup 200ms -duration 2s -workloads '5 bytes|WebSocket'")
-	tmp := t.TempDir()
+	tmp, err := os.MkdirTemp("", "b") // with T.TempDir's it would be too long for bench to use
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), "TMPDIR="+tmp)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -59,17 +62,18 @@ func TestBench(t *testing.T) {
 	if err := json.Unmarshal(content, &report); err != nil {
 		t.Fatal(err)
 	}
-	for i, r := range report.Rows {
-		contender := []string{"app", "app, 1 request/sandbox", "main"}[i%3]
-		if r.Contender != contender || r.Requests == 0 || r.CPU <= 0 || r.Heap < 1 || r.Heap > 20 {
-			t.Errorf("row %d is %+v; want figures of %s", i, r, contender)
+	rows := map[string]int{}
+	for _, r := range report.Rows {
+		rows[r.Contender]++
+		if r.Requests == 0 || r.CPU <= 0 || r.Heap < 1 || r.Heap > 20 {
+			t.Errorf("a row is %+v; want figures", r)
 		}
 		if !strings.Contains(string(out), r.Workload) {
 			t.Errorf("the table lacks %s:\n%s", r.Workload, out)
 		}
 	}
-	if len(report.Rows) != 6 {
-		t.Errorf("there are %d rows; want 2 workloads of 3 contenders", len(report.Rows))
+	if rows["app"] != 2 || rows["main"] != 2 {
+		t.Errorf("the contenders have the rows %v; want 2 workloads of each", rows)
 	}
 	if svg, err := os.ReadFile(filepath.Join(p.dir, "chart.svg")); err != nil || !strings.HasPrefix(string(svg), "<svg") {
 		t.Errorf("the chart is %.40q (%v); want an SVG", svg, err)

@@ -21,6 +21,7 @@ import (
 
 // TestDemo runs `make demo`, tries what it invites to, and ends it as a person does.
 func TestDemo(t *testing.T) {
+	needsDefault(t)
 	t.Parallel()
 	p := newProject(t)
 	demo := startDemo(t, p)

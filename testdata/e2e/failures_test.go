@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"os/exec"
@@ -9,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/mod/semver"
+
+	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
 // TestFailures has the origin fail in each way, on the normal door: the client gets a status that says
@@ -42,7 +43,7 @@ func TestFailures(t *testing.T) {
 	}
 	t.Run("then a response", func(t *testing.T) {
 		origin.expect(t.Name(), "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-		if got := p.roundTrip(t, postFor(t.Name())); !strings.HasPrefix(got, "HTTP/1.1 204 ") {
+		if got := p.roundTrip(t, postFor(t, t.Name())); !strings.HasPrefix(got, "HTTP/1.1 204 ") {
 			t.Errorf("got %q", got)
 		}
 	})
@@ -59,7 +60,7 @@ func TestNoBackend(t *testing.T) {
 	p.edit(t, "fastly.toml", "[local_server.backends.origin]", "[local_server.backends.other]")
 	p.serve(t)
 	checkFailure(t, p, "none", "500 Internal Server Error")
-	p.waitForLog(t, `send to backend "origin": backend not found; if there is none: fastly backend create --name=origin `)
+	p.waitForLog(t, `send to backend "origin": backend not found; if there is none, to make it: fastly backend create --name=origin `)
 }
 
 // TestNoFanout runs the app where Fanout is not enabled on the service.
@@ -68,7 +69,8 @@ func TestNoFanout(t *testing.T) {
 	p := newProject(t)
 	setLocalServer(t, p, func(server map[string]any) { server["pushpin"].(map[string]any)["enable"] = false })
 	p.serve(t)
-	got := p.roundTrip(t, "GET / HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n")
+	row := find(t, handoffs.Fanout, func(handoffs.Row) bool { return true })
+	got := p.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Connection: Upgrade, close\r\n\r\n")
 	if version, err := exec.Command(tools.Viceroy, "--version").Output(); strings.HasPrefix(got, "HTTP/1.1 500 ") &&
 		semver.Compare("v"+strings.TrimPrefix(strings.TrimSpace(string(version)), "viceroy "), "v0.21.0") < 0 {
 		t.Skipf("%s (%v) does not tell the app: it answers by itself", version, err)
@@ -79,13 +81,9 @@ func TestNoFanout(t *testing.T) {
 	p.waitForLog(t, "; to enable Fanout: fastly products --enable=fanout")
 }
 
-func postFor(id string) string {
-	return fmt.Sprintf("POST / HTTP/1.1\r\nHost: example.com\r\nX-Test: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", id)
-}
-
 func checkFailure(t *testing.T, p *project, id, status string) {
 	t.Helper()
-	got := strings.ToLower(p.roundTrip(t, postFor(id)))
+	got := strings.ToLower(p.roundTrip(t, postFor(t, id)))
 	_, text, _ := strings.Cut(status, " ")
 	for _, want := range []string{"http/1.1 " + status + "\r\n", "\r\ncache-control: no-store\r\n", "\r\ncontent-type: text/plain", "\r\n" + text + "\n\r\n"} {
 		if !strings.Contains(got, strings.ToLower(want)) {

@@ -6,8 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +22,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/crowd"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
+	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
 // long has the tests of faults do more of the same, as `make load` does.
@@ -37,10 +41,11 @@ func scale(short, longer int) int {
 // TestFaults has things go wrong while connections are held.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	f := &faults{project: newProject(t)}
+	f := &faults{project: newProject(t), kinds: slices.Sorted(maps.Keys(heldBy()))}
 	setBackend(t, f.project, "first_byte_timeout_ms", firstByte.Milliseconds())
 	f.startOrigin(t, crowd.Origin)
 	t.Cleanup(func() { f.origin.Close() })
+	f.change(t, "not yet") // the CLI watches only files that are there when it starts
 	f.app = f.serve(t, "--watch")
 
 	t.Run("the origin dies", func(t *testing.T) { testOriginDies(t, f) })
@@ -55,6 +60,7 @@ func TestFaults(t *testing.T) {
 // faults is a chain to which things happen.
 type faults struct {
 	*project
+	kinds  []crowd.Kind // of the clients that are held, as the table has them
 	app    *chain.Process
 	origin *http.Server
 }
@@ -79,16 +85,28 @@ type held struct {
 	want    []crowd.Arrival // what each client must have got
 }
 
+// open connects a client to the app, with a request that is handed off.
+func (f *faults) open(kind crowd.Kind, channel string) (*crowd.Client, error) {
+	row, header := heldBy()[kind], http.Header{}
+	if kind != crowd.Socket { // whose client has that header by itself
+		row.AddTo(header)
+	}
+	return crowd.Open(context.Background(), kind, f.addr, row.Target, channel, header)
+}
+
 // hold opens connections, n of each kind, until the test ends.
 func (f *faults) hold(t *testing.T, n int) *held {
 	t.Helper()
+	if len(f.kinds) == 0 {
+		t.Skip("main.go hands off nothing that could be held")
+	}
 	h := &held{faults: f, channel: strings.ReplaceAll(t.Name()[len("TestFaults/"):], "_", "-")}
-	for i := range n * len(crowd.Kinds) {
-		kind := crowd.Kinds[i%len(crowd.Kinds)]
-		c, err := crowd.Open(context.Background(), kind, f.addr, h.channel, nil)
+	for i := range n * len(f.kinds) {
+		kind := f.kinds[i%len(f.kinds)]
+		c, err := f.open(kind, h.channel)
 		if err != nil { // Pushpin 1.36 itself answers one in some thousands with a 502
 			t.Logf("once more: %v", err)
-			c, err = crowd.Open(context.Background(), kind, f.addr, h.channel, nil)
+			c, err = f.open(kind, h.channel)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -150,23 +168,27 @@ func numbered(c *crowd.Client) []crowd.Arrival {
 	return got
 }
 
-// answers returns the status of the answer to a request, by the door that the method takes.
-func (f *faults) answers(ctx context.Context, method string) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, method, f.url("/echo"), nil)
-	if err != nil {
-		return 0, err
+// answers returns the status of the answer to a request that goes there. Where the table has none it is the
+// one that is wanted.
+func (f *faults) answers(t *testing.T, to string, want int) (int, error) {
+	t.Helper()
+	accept := map[string]func(handoffs.Row) bool{handoffs.Fanout: plain, handoffs.Origin: withBody}[to]
+	row, ok := table.Find(to, accept)
+	if !ok {
+		t.Logf("the table has no request that goes to %s: its answer is not tested", to)
+		return want, nil
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(f.request(t, row, ""))
 	if err != nil {
 		return 0, err
 	}
 	return resp.StatusCode, resp.Body.Close()
 }
 
-func (f *faults) wantAnswer(t *testing.T, method string, want int) {
+func (f *faults) wantAnswer(t *testing.T, to string, want int) {
 	t.Helper()
-	if got, err := f.answers(withPatience(t), method); err != nil || got != want {
-		t.Errorf("%s: got status %d, %v; want %d", method, got, err, want)
+	if got, err := f.answers(t, to, want); err != nil || got != want {
+		t.Errorf("a request that goes to %s: got status %d, %v; want %d", to, got, err, want)
 	}
 }
 
@@ -175,23 +197,23 @@ func testOriginDies(t *testing.T, f *faults) {
 	h := f.hold(t, scale(10, 200))
 	f.origin.Close()
 	h.check(t, 3, 0)
-	f.wantAnswer(t, "POST", http.StatusBadGateway) // the app's
-	f.wantAnswer(t, "GET", http.StatusBadGateway)  // Pushpin's
-	for _, kind := range crowd.Kinds {
-		if _, err := crowd.Open(t.Context(), kind, f.addr, h.channel, nil); err == nil || !strings.Contains(err.Error(), "502") {
+	f.wantAnswer(t, handoffs.Origin, http.StatusBadGateway) // the app's
+	f.wantAnswer(t, handoffs.Fanout, http.StatusBadGateway) // Pushpin's
+	for _, kind := range f.kinds {
+		if _, err := f.open(kind, h.channel); err == nil || !strings.Contains(err.Error(), "502") {
 			t.Errorf("a new client, %s: got %v, want a 502", kind, err)
 		}
 	}
 
 	f.startOrigin(t, crowd.Origin)
-	f.wantAnswer(t, "POST", http.StatusOK)
-	f.wantAnswer(t, "GET", http.StatusOK)
+	f.wantAnswer(t, handoffs.Origin, http.StatusOK)
+	f.wantAnswer(t, handoffs.Fanout, http.StatusOK)
 	h.check(t, 3, 0)
 }
 
-// The origin takes requests and does not answer them: what is held lives on, and is published to. By
-// the normal door a client gets a 502 in time (a 504 where the platform, unlike Viceroy, tells the app that it
-// was a timeout); Pushpin waits, for longer than this test does.
+// The origin takes requests and does not answer them: what is held lives on, and is published to. Whoever sent
+// what is forwarded gets a 502 in time (a 504 where the platform, unlike Viceroy, tells the app that it was a
+// timeout); Pushpin waits, for longer than this test does.
 func testOriginHangs(t *testing.T, f *faults) {
 	h := f.hold(t, scale(10, 200))
 	f.origin.Close()
@@ -203,18 +225,18 @@ func testOriginHangs(t *testing.T, f *faults) {
 
 	got := make(chan error, 1)
 	go func() {
-		status, err := f.answers(withPatience(t), "GET")
+		status, err := f.answers(t, handoffs.Fanout, http.StatusOK)
 		got <- errors.Join(err, unless(status == http.StatusOK, "status %d", status))
 	}()
-	f.wantAnswer(t, "POST", http.StatusBadGateway)
+	f.wantAnswer(t, handoffs.Origin, http.StatusBadGateway)
 	h.check(t, 3, 0)
 
 	close(goOn)
 	if err := <-got; err != nil {
-		t.Errorf("a GET from before the origin went on: %v", err)
+		t.Errorf("a request from before the origin went on: %v", err)
 	}
-	f.wantAnswer(t, "POST", http.StatusOK)
-	f.wantAnswer(t, "GET", http.StatusOK)
+	f.wantAnswer(t, handoffs.Origin, http.StatusOK)
+	f.wantAnswer(t, handoffs.Fanout, http.StatusOK)
 	h.check(t, 3, 0)
 }
 
@@ -250,9 +272,13 @@ func testStalled(t *testing.T, f *faults) {
 	h := f.hold(t, scale(5, 200))
 	var stalled []net.Conn
 	for range scale(2, 10) {
-		query := fmt.Sprintf("?channel=flood&channel=%s HTTP/1.1\r\nHost: localhost\r\n", h.channel)
-		stalled = append(stalled, f.readNothing(t, "GET /events"+query+"\r\n"), f.readNothing(t, "GET /socket"+query+
-			"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"))
+		for kind, row := range heldBy() {
+			request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: localhost\r\n%s", crowd.WithChannel(crowd.WithChannel(row.Target, "flood"), h.channel), headOf(row))
+			if kind == crowd.Socket {
+				request += "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+			}
+			stalled = append(stalled, f.readNothing(t, request+"\r\n"))
+		}
 	}
 	const messages, size = 500, 30_000
 	flood := &held{faults: f, channel: "flood"}
@@ -291,6 +317,9 @@ func (f *faults) readNothing(t *testing.T, request string) net.Conn {
 
 // Many clients connect and leave: no process keeps anything of them.
 func testComeAndGo(t *testing.T, f *faults) {
+	if len(f.kinds) == 0 {
+		t.Skip("main.go hands off nothing that could be held")
+	}
 	cycles := scale(400, 10_000)
 	f.comeAndGo(t, cycles/10) // to get going
 	before := f.usage(t)
@@ -306,15 +335,18 @@ func testComeAndGo(t *testing.T, f *faults) {
 	}
 }
 
-// comeAndGo has clients connect and leave, twenty at a time.
+// comers are how many clients come and go at a time.
+const comers = 20
+
+// comeAndGo has clients connect and leave.
 func (f *faults) comeAndGo(t *testing.T, cycles int) {
 	t.Helper()
 	var coming sync.WaitGroup
 	failed := make(chan error, cycles)
-	for worker := range 20 {
+	for worker := range comers {
 		coming.Go(func() {
-			for i := worker; i < cycles; i += 20 {
-				c, err := crowd.Open(t.Context(), crowd.Kinds[i%2], f.addr, "come-and-go", nil)
+			for i := worker; i < cycles; i += comers {
+				c, err := f.open(f.kinds[i%len(f.kinds)], "come-and-go")
 				if err != nil {
 					failed <- err
 					continue
@@ -369,7 +401,7 @@ func (f *faults) usage(t *testing.T) map[string]used {
 // settled returns the usage once no process has many more files open than before.
 func (f *faults) settled(t *testing.T, before map[string]used) map[string]used {
 	t.Helper()
-	const more = 10 // such as idle connections to the origin
+	const more = 2 * comers // such as idle connections to the origin
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		usage, grown := f.usage(t), ""
 		for name, u := range usage {
@@ -388,7 +420,7 @@ func (f *faults) settled(t *testing.T, before map[string]used) map[string]used {
 
 // A burst of ten times the requests that the origin takes at once: each gets an answer.
 func testBurst(t *testing.T, f *faults) {
-	atOnce := scale(10, 50)
+	row, atOnce := forwarded(t), scale(10, 50)
 	places := make(chan struct{}, atOnce)
 	f.origin.Close()
 	f.startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
@@ -401,13 +433,8 @@ func testBurst(t *testing.T, f *faults) {
 	for i := range 10 * atOnce {
 		burst.Go(func() {
 			want := fmt.Sprint("post ", i)
-			req, err := http.NewRequestWithContext(withPatience(t), "POST", f.url("/"), strings.NewReader(want))
-			if err != nil {
-				t.Error(err)
-				return
-			}
 			began := time.Now()
-			resp, err := http.DefaultClient.Do(req)
+			resp, err := http.DefaultClient.Do(f.request(t, row, want))
 			if err != nil {
 				t.Error(err)
 				return
@@ -422,7 +449,15 @@ func testBurst(t *testing.T, f *faults) {
 		})
 	}
 	burst.Wait()
-	f.wantAnswer(t, "POST", http.StatusOK)
+	f.wantAnswer(t, handoffs.Origin, http.StatusOK)
+}
+
+// change changes the app, in a file of its own.
+func (f *faults) change(t *testing.T, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(f.dir, "changed.go"), []byte("package main\n\nfunc init() { println(\"changed:\", \""+content+"\") }\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // The app changes, and `fastly compute serve --watch` builds and starts it anew: the connections that
@@ -430,7 +465,7 @@ func testBurst(t *testing.T, f *faults) {
 func testRebuilt(t *testing.T, f *faults) {
 	h := f.hold(t, scale(10, 200))
 	old := f.processes()
-	f.edit(t, "main.go", `"FASTLY_SERVICE_VERSION:"`, `"rebuilt:"`)
+	f.change(t, "one")
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	for _, c := range h.clients {
@@ -444,7 +479,7 @@ func testRebuilt(t *testing.T, f *faults) {
 		t.Fatal(err)
 	}
 	f.hold(t, scale(10, 200)).check(t, 3, 0)
-	f.waitForLog(t, "rebuilt: ")
+	f.waitForLog(t, "changed: one")
 	now := f.processes()
 	for name, p := range old {
 		if alive := chain.Alive(p); alive == (name == "viceroy") || now[name] == nil {
@@ -456,7 +491,7 @@ func testRebuilt(t *testing.T, f *faults) {
 	}
 
 	// It is stopped while it builds once more.
-	f.edit(t, "main.go", `"rebuilt:"`, `"rebuilt again:"`)
+	f.change(t, "two")
 	for chain.Alive(now["viceroy"]) && ctx.Err() == nil {
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -7,9 +7,13 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
+	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
 // TestForward runs the app, as it is, between raw sockets: what it hands off, what it forwards, and
@@ -20,115 +24,137 @@ func TestForward(t *testing.T) {
 	origin := startRawOrigin(t, p.Origin)
 	p.serve(t)
 
-	t.Run("doors", func(t *testing.T) { testDoors(t, p, origin) })
+	t.Run("table", func(t *testing.T) { testTable(t, p, origin) })
 	t.Run("targets", func(t *testing.T) { testTargets(t, p, origin) })
 	t.Run("responses", func(t *testing.T) { testResponses(t, p, origin) })
 	t.Run("upgrade", func(t *testing.T) { testUpgrade(t, p, origin) })
 	t.Run("streaming", func(t *testing.T) { testStreaming(t, p, origin) })
-	t.Run("sandbox reuse", func(t *testing.T) { testSandboxReuse(t, p, origin) })
 	t.Run("origin down", func(t *testing.T) { testOriginDown(t, p, origin) })
 }
 
-// Each method, with and without a body, takes the door that the README says, and loses nothing.
-func testDoors(t *testing.T, p *project, origin *rawOrigin) {
-	tests := []struct {
-		method, body string
-		fanout       bool
-	}{
-		{"GET", "", true},
-		{"HEAD", "", true},
-		{"POST", "", false},
-		{"POST", "a body", false},
-		{"PUT", "", false},
-		{"PUT", "a body", false},
-		{"PATCH", "", false},
-		{"PATCH", "a body", false},
-		{"DELETE", "", false},
-		{"DELETE", "a body", false},
-		{"OPTIONS", "", false},
-		{"OPTIONS", "a body", false},
-	}
-	for _, tt := range tests {
-		t.Run(strings.TrimSpace(tt.method+" "+tt.body), func(t *testing.T) {
-			arrived := origin.expect(t.Name(), "HTTP/1.1 201 Created\r\nX-Answer: one\r\nX-Answer: two\r\n"+
-				"Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer")
-			req, err := http.NewRequest(tt.method, p.url("/a%2Fb/?c=d%20e"), strings.NewReader(tt.body))
-			if err != nil {
-				t.Fatal(err)
+// Each request of the table goes where it must, and loses nothing.
+func testTable(t *testing.T, p *project, origin *rawOrigin) {
+	for _, row := range table {
+		for _, body := range []string{"", "a body"} {
+			if body != "" && !withBody(row) {
+				continue
 			}
-			req.Header["X-Test"] = []string{t.Name()}
-			req.Header["X-Several"] = []string{"one", "two, three", "one"}
-			resp, err := http.DefaultClient.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			body, err := io.ReadAll(resp.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-
-			got := await(t, arrived)
-			if got.viaFanout() != tt.fanout {
-				t.Errorf("the request arrived through Fanout: %t, want %t", got.viaFanout(), tt.fanout)
-			}
-			if got.method != tt.method || got.target != "/a%2Fb/?c=d%20e" || got.body != tt.body {
-				t.Errorf("%s %s with body %q arrived", got.method, got.target, got.body)
-			}
-			if host := got.header.Get("Host"); host != p.Origin {
-				t.Errorf("Host %q arrived, want override_host, %q", host, p.Origin)
-			}
-			if several := got.header["X-Several"]; !slices.Equal(several, req.Header["X-Several"]) {
-				t.Errorf("X-Several %q arrived, want %q", several, req.Header["X-Several"])
-			}
-
-			if resp.StatusCode != http.StatusCreated || resp.ContentLength != 6 {
-				t.Errorf("status %d and Content-Length %d, want 201 and 6", resp.StatusCode, resp.ContentLength)
-			}
-			if want := map[bool]string{true: "", false: "answer"}[tt.method == "HEAD"]; string(body) != want {
-				t.Errorf("response body %q, want %q", body, want)
-			}
-			for name, want := range map[string][]string{"X-Answer": {"one", "two"}, "Set-Cookie": {"a=1", "b=2"}} {
-				if got := resp.Header[name]; !slices.Equal(got, want) {
-					t.Errorf("%s %q, want %q", name, got, want)
+			t.Run(strings.TrimSpace(row.String()+" "+body), func(t *testing.T) {
+				if row.Method == http.MethodGet && row.Upgrades() {
+					testWebSocketRow(t, p, origin, row)
+				} else {
+					testRow(t, p, origin, row, body)
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
-// What is no valid URI for net/url reaches the origin all the same, through both doors.
-func testTargets(t *testing.T, p *project, origin *rawOrigin) {
-	tests := []struct{ method, target string }{
-		{"POST", "/%zz"},
-		{"POST", "/50%off"},
-		{"POST", "/%"},
-		{"POST", "/a?q=%zz&r=;%"},
-		{"POST", "/%zz?q=100%"},
-		{"POST", "/%zz?"},
-		{"POST", "/a%2Fb%2f//c/../d/?"},
-		{"POST", "/[a]{b}|'!$&()*,=:@"},
-		{"POST", "//host/path"},
-		{"GET", "/%zz"},
-		{"GET", "/50%off"},
-		{"HEAD", "/50%off"},
+// whereItWent fails the test if the request of the row went elsewhere: viaFanout, or the app answered it itself.
+func whereItWent(t *testing.T, row handoffs.Row, arrived <-chan rawRequest, status int) (rawRequest, bool) {
+	t.Helper()
+	select {
+	case got := <-arrived:
+		to := handoffs.Origin
+		if got.viaFanout() {
+			to = handoffs.Fanout
+		}
+		if to != row.To {
+			t.Errorf("testdata/handoffs.txt:%d: %s: it must go to %s, and went to %s", row.Line, row, row.To, to)
+		}
+		return got, true
+	default: // what the app passes on has arrived before there is an answer
+		if strconv.Itoa(status) != row.To {
+			t.Errorf("testdata/handoffs.txt:%d: %s: it must go to %s, and the app answered it with status %d", row.Line, row, row.To, status)
+		}
+		return rawRequest{}, false
 	}
-	for _, tt := range tests {
-		t.Run(tt.method+" "+tt.target, func(t *testing.T) {
-			arrived := origin.expect(t.Name(), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-			response := p.roundTrip(t, fmt.Sprintf("%s %s HTTP/1.1\r\nHost: example.com\r\nX-Test: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-				tt.method, tt.target, t.Name()))
-			if !strings.HasPrefix(response, "HTTP/1.1 200 OK\r\n") {
-				t.Fatalf("response %q", response)
-			}
-			got := await(t, arrived)
-			// The Pushpin of Debian 12 mends a bad escape on its way to the origin.
-			mended := strings.NewReplacer("/%zz", "/%25zz", "/50%off", "/50%25off").Replace(tt.target)
-			if got.target != tt.target && !(got.viaFanout() && got.target == mended) {
-				t.Errorf("target %q arrived, want %q", got.target, tt.target)
-			}
-			if fanout := tt.method != "POST"; got.viaFanout() != fanout {
-				t.Errorf("the request arrived through Fanout: %t, want %t", got.viaFanout(), fanout)
+}
+
+func testRow(t *testing.T, p *project, origin *rawOrigin, row handoffs.Row, body string) {
+	arrived := origin.expect(t.Name(), "HTTP/1.1 201 Created\r\nX-Answer: one\r\nX-Answer: two\r\n"+
+		"Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer")
+	req := p.request(t, row, body)
+	req.Header["X-Test"] = []string{t.Name()}
+	req.Header["X-Several"] = []string{"one", "two, three", "one"}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	got, ok := whereItWent(t, row, arrived, resp.StatusCode)
+	if !ok {
+		return
+	}
+	if got.method != row.Method || got.target != row.Target || got.body != body {
+		t.Errorf("%s %s with body %q arrived", got.method, got.target, got.body)
+	}
+	if host := got.header.Get("Host"); host != p.Origin {
+		t.Errorf("Host %q arrived, want override_host, %q", host, p.Origin)
+	}
+	if several := got.header["X-Several"]; !slices.Equal(several, req.Header["X-Several"]) {
+		t.Errorf("X-Several %q arrived, want %q", several, req.Header["X-Several"])
+	}
+
+	if resp.StatusCode != http.StatusCreated || resp.ContentLength != 6 {
+		t.Errorf("status %d and Content-Length %d, want 201 and 6", resp.StatusCode, resp.ContentLength)
+	}
+	if want := map[bool]string{true: "", false: "answer"}[row.Method == "HEAD"]; string(answer) != want {
+		t.Errorf("response body %q, want %q", answer, want)
+	}
+	for name, want := range map[string][]string{"X-Answer": {"one", "two"}, "Set-Cookie": {"a=1", "b=2"}} {
+		if got := resp.Header[name]; !slices.Equal(got, want) {
+			t.Errorf("%s %q, want %q", name, got, want)
+		}
+	}
+}
+
+// A WebSocket that is handed off arrives as WebSocket-over-HTTP.
+func testWebSocketRow(t *testing.T, p *project, origin *rawOrigin, row handoffs.Row) {
+	arrived := origin.expect(t.Name(), "HTTP/1.1 200 OK\r\nContent-Type: "+grip.EventsType+"\r\nContent-Length: 6\r\nConnection: close\r\n\r\nOPEN\r\n")
+	conn := p.dial(t)
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: example.com\r\n%sX-Test: %s\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+		row.Target, headOf(row), t.Name())
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok := whereItWent(t, row, arrived, resp.StatusCode)
+	if ok && got.viaFanout() && (resp.StatusCode != http.StatusSwitchingProtocols || got.method != "POST" || got.body != "OPEN\r\n") {
+		t.Errorf("%s with the body %q arrived, and the client got %s", got.method, got.body, resp.Status)
+	}
+}
+
+// What is no valid URI for net/url reaches the origin all the same, handed off or not.
+func testTargets(t *testing.T, p *project, origin *rawOrigin) {
+	for to, targets := range map[string][]string{
+		handoffs.Origin: {"/%zz", "/50%off", "/%", "/a?q=%zz&r=;%", "/%zz?q=100%", "/%zz?", "/a%2Fb%2f//c/../d/?", "/[a]{b}|'!$&()*,=:@", "//host/path"},
+		handoffs.Fanout: {"/%zz", "/50%off"},
+	} {
+		t.Run(to, func(t *testing.T) {
+			row := find(t, to, map[string]func(handoffs.Row) bool{handoffs.Origin: withBody, handoffs.Fanout: plain}[to])
+			for _, target := range targets {
+				t.Run(target, func(t *testing.T) {
+					target := below(row, target)
+					arrived := origin.expect(t.Name(), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+					response := p.roundTrip(t, fmt.Sprintf("%s %s HTTP/1.1\r\nHost: example.com\r\n%sX-Test: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+						row.Method, target, headOf(row), t.Name()))
+					if !strings.HasPrefix(response, "HTTP/1.1 200 OK\r\n") {
+						t.Fatalf("response %q", response)
+					}
+					got := await(t, arrived)
+					// The Pushpin of Debian 12 mends a bad escape on its way to the origin.
+					mended := strings.NewReplacer("/%zz", "/%25zz", "/50%off", "/50%25off").Replace(target)
+					if got.target != target && !(got.viaFanout() && got.target == mended) {
+						t.Errorf("target %q arrived, want %q", got.target, target)
+					}
+				})
 			}
 		})
 	}
@@ -151,7 +177,7 @@ func testResponses(t *testing.T, p *project, origin *rawOrigin) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			origin.expect(t.Name(), "HTTP/1.1 200 OK\r\nConnection: close\r\n"+tt.response)
-			got := p.roundTrip(t, postFor(t.Name()))
+			got := p.roundTrip(t, postFor(t, t.Name()))
 			if !strings.HasSuffix(got, tt.want) || !strings.Contains(strings.ToLower(got), "\r\n"+tt.framing+"\r\n") {
 				t.Errorf("got %q, want it to end with %q, and to have the line %q", got, tt.want, tt.framing)
 			}
@@ -169,22 +195,22 @@ func testUpgrade(t *testing.T, p *project, origin *rawOrigin) {
 		}
 		io.WriteString(conn, response)
 	})
-	got := p.roundTrip(t, "POST / HTTP/1.1\r\nHost: example.com\r\nX-Test: "+t.Name()+
-		"\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 0\r\n\r\n")
+	got := p.roundTrip(t, strings.Replace(postFor(t, t.Name()), "Connection: close",
+		"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", 1))
 	if !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.HasSuffix(got, "\r\n\r\nwhole") {
 		t.Errorf("got %q", got)
 	}
 
 	origin.expect("unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-	if got := p.roundTrip(t, postFor("unasked")); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
+	if got := p.roundTrip(t, postFor(t, "unasked")); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
 		t.Errorf("for a 101 that nobody asked for, got %q", got)
 	}
-	p.waitForLog(t, `append the body from backend "origin": invalid HTTP status code`)
 }
 
 // Each side gets the first bytes of a body while the other has yet to send the rest.
 func testStreaming(t *testing.T, p *project, origin *rawOrigin) {
-	const head = "POST / HTTP/1.1\r\nHost: example.com\r\nX-Test: %s\r\nConnection: close\r\n"
+	row := forwarded(t)
+	head := row.Method + " " + row.Target + " HTTP/1.1\r\nHost: example.com\r\n" + headOf(row) + "X-Test: %s\r\nConnection: close\r\n"
 	t.Run("response", func(t *testing.T) {
 		clientHasFirst := make(chan struct{})
 		origin.expectFunc(t.Name(), func(conn net.Conn) {
@@ -229,28 +255,19 @@ func testStreaming(t *testing.T, p *project, origin *rawOrigin) {
 	})
 }
 
-// Requests share sandboxes: each logs the version once.
-func testSandboxReuse(t *testing.T, p *project, origin *rawOrigin) {
-	const requests, line = 12, "FASTLY_SERVICE_VERSION: "
-	before := strings.Count(p.log.String(), line)
-	for i := range requests {
-		id := fmt.Sprint(t.Name(), i)
-		origin.expect(id, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-		p.roundTrip(t, "POST / HTTP/1.1\r\nHost: example.com\r\nX-Test: "+id+"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-	}
-	if n := strings.Count(p.log.String(), line) - before; n == 0 || n > requests/2 {
-		t.Errorf("%d requests took %d sandboxes, want some, and half as many at the most", requests, n)
-	}
-}
-
-// An origin that is down is a 502 through both doors, without a word on where it would be.
+// An origin that is down is a 502, whoever answers with it, without a word on where it would be.
 func testOriginDown(t *testing.T, p *project, origin *rawOrigin) {
 	origin.l.Close()
-	for _, method := range []string{"POST", "GET"} {
-		got := p.roundTrip(t, method+" / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	for _, row := range table {
+		if row.To != handoffs.Origin && row.To != handoffs.Fanout || row.Header != "" {
+			continue
+		}
+		got := p.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		if !strings.HasPrefix(got, "HTTP/1.1 502 ") || strings.Contains(got, "localhost") || strings.Contains(got, "127.0.0.1") {
-			t.Errorf("%s: got %q, want a plain 502", method, got)
+			t.Errorf("%s: got %q, want a plain 502", row, got)
+		}
+		if row.To == handoffs.Origin {
+			p.waitForLog(t, `send to backend "origin"`)
 		}
 	}
-	p.waitForLog(t, `send to backend "origin"`)
 }

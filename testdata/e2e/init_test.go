@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"io/fs"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,10 +14,11 @@ import (
 // inside names the variable that is set in the tests that TestInit runs.
 const inside = "FANOUT_FORWARD_INSIDE_TEST_INIT"
 
-// TestInit begins a project of one's own, by the URL of the kit, and from it the next one, by its path:
-// each is all of the kit and nothing else, though there was work in the one before.
+// TestInit begins a project, by the URL of the kit, and makes it the user's own: it gets a condition, with the
+// table for it, another module name, and an empty README. Every test must pass there. From that project the
+// next one begins, by its path. Each is all of the one before and nothing else, though there was work in it.
 func TestInit(t *testing.T) {
-	aboutTheKit(t)
+	needsDefault(t)
 	if os.Getenv(inside) != "" {
 		t.Fatal("this test ran itself, for ever: make passed no ARGS on to go test")
 	}
@@ -30,12 +30,17 @@ func TestInit(t *testing.T) {
 
 	p.edit(t, "fastly.toml", "name = ", "service_id = \"SERVICE\"\nname = ") // as after a publish
 	p.run(t, p.dir, "go", "mod", "edit", "-module=example.com/my-app")
+	withCondition(t, p, "\t\tuseFanout = strings.HasPrefix(r.URL.Path, \"/live/\")\n")
+	p.write(t, "testdata/handoffs.txt", "GET   /       -                   origin\nGET   /live/  -                   fanout\n"+
+		"GET   /       Upgrade: websocket  fanout\nHEAD  /live/  -                   fanout\nPOST  /       -                   origin\n")
+	p.write(t, "README.md", "")
 	p.run(t, p.dir, "git", "init", "--quiet")
 	p.run(t, p.dir, "git", "add", "--all")
 	p.run(t, p.dir, "git", "commit", "--quiet", "--message=My app")
 
-	t.Run("serve", func(t *testing.T) { testNewServes(t, p) })
 	t.Run("make test", func(t *testing.T) { testNewTests(t, p) })
+	t.Run("a wrong table", func(t *testing.T) { testWrongTable(t, p) })
+	t.Run("make demo", func(t *testing.T) { testNewDemo(t, p) })
 	if left := git(t, p.dir, "status", "--porcelain"); len(left) > 0 {
 		t.Errorf(".gitignore lacks what the commands left: %q", left)
 	}
@@ -50,6 +55,35 @@ func TestInit(t *testing.T) {
 	checkNew(t, next, "Another äpp", committed(t, p.dir))
 }
 
+// TestMinimal deletes what README.md says may be deleted: what is left is built, served and tested all the same.
+func TestMinimal(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	origin := startRawOrigin(t, p.Origin)
+	if err := os.RemoveAll(filepath.Join(p.dir, "testdata")); err != nil {
+		t.Fatal(err)
+	}
+	p.run(t, p.dir, "go", "test", "./...")
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		source := strings.HasSuffix(e.Name(), ".go") && !strings.HasSuffix(e.Name(), "_test.go")
+		if source || slices.Contains([]string{"go.mod", "go.sum", "fastly.toml"}, e.Name()) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(p.dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.serve(t)
+	origin.expect(t.Name(), "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	if got := p.roundTrip(t, postFor(t, t.Name())); !strings.HasPrefix(got, "HTTP/1.1 204 ") {
+		t.Errorf("got %q", got)
+	}
+}
+
 // checkNew checks which files the new project has, and its name.
 func checkNew(t *testing.T, dir, name string, want []string) {
 	t.Helper()
@@ -62,31 +96,15 @@ func checkNew(t *testing.T, dir, name string, want []string) {
 	}
 }
 
-func testNewServes(t *testing.T, p *project) {
-	origin := startRawOrigin(t, p.Origin)
-	p.serve(t)
-	for method, fanout := range map[string]bool{"GET": true, "POST": false} {
-		arrived := origin.expect(method, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-		req, err := http.NewRequest(method, p.url("/"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("X-Test", method)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if got := await(t, arrived); got.viaFanout() != fanout || resp.StatusCode != http.StatusNoContent {
-			t.Errorf("%s: %s; arrived through Fanout: %t, want %t", method, resp.Status, got.viaFanout(), fanout)
-		}
-	}
-}
-
-// All of `make test` runs in the new project, but of the end-to-end tests only two, which are not this one.
+// All of make test runs in the new project: in CI, or with -long. Elsewhere, which should take no longer than a
+// person waits, only a few of the end-to-end tests do.
 func testNewTests(t *testing.T, p *project) {
+	args := "ARGS=-run='TestForward|TestNoBackend|TestDeploy'"
+	if *long || os.Getenv("CI") != "" {
+		args = "ARGS="
+	}
 	before := len(p.log.String())
-	p.run(t, p.dir, "env", "-u", "MAKEFLAGS", inside+"=1", "make", "test", "ARGS=-run='TestNoBackend|TestDeploy'")
+	p.run(t, p.dir, "env", "-u", "MAKEFLAGS", inside+"=1", "make", "test", args)
 	for _, want := range []string{
 		`staticcheck \./\.\.\.`,
 		`✓  \. \(`,
@@ -97,6 +115,33 @@ func testNewTests(t *testing.T, p *project) {
 			t.Errorf("make test did not print %s", want)
 		}
 	}
+}
+
+// A table that does not say what main.go does fails with its line, what it says and what happened.
+func testWrongTable(t *testing.T, p *project) {
+	content, err := os.ReadFile(filepath.Join(p.dir, "testdata/handoffs.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.write(t, "testdata/handoffs.txt", string(content))
+	for table, want := range map[string]string{
+		strings.Replace(string(content), "GET   /       -                   origin", "GET   /       -                   fanout", 1): `handoffs\.txt:1: GET  /  -  fanout: .* went to origin`,
+		string(content) + "GET / - fanout\n": `handoffs\.txt:6: "GET / - fanout" `,
+	} {
+		p.write(t, "testdata/handoffs.txt", table)
+		cmd := exec.Command("go", "test", ".")
+		cmd.Dir = p.dir
+		if out, err := cmd.CombinedOutput(); err == nil || !regexp.MustCompile(want).Match(out) {
+			t.Errorf("%v; want %s, got\n%s", err, want, out)
+		}
+	}
+}
+
+// The demo says which of the page's connections the project's condition does not hand off.
+func testNewDemo(t *testing.T, p *project) {
+	demo := startDemo(t, p)
+	p.log.wait(t, `does not hand off these connections of the page, .*\n.*event stream \(GET /events\): status 403\n.*long-poll \(GET /poll\): status 403\n`, demo, patience)
+	demo.Stop()
 }
 
 // files lists the files in dir, sorted.

@@ -31,6 +31,7 @@ import (
 
 // TestLive tests each endpoint of the demo's origin through the whole chain.
 func TestLive(t *testing.T) {
+	needsDefault(t)
 	t.Parallel()
 	p := newProject(t)
 	runOrigin(t, p, p.Origin, []string{"GRIP_URL=" + p.GripURL()}, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")

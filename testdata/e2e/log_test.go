@@ -83,11 +83,18 @@ func tail(text string, n int) string {
 }
 
 // alarming is what is worth reading of a log in any case.
-var alarming = regexp.MustCompile(`(?m)^.*(WARN|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
+var alarming = regexp.MustCompile(`(?m)^.*(WARN[ \]]|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
 
-// report shows what matters of the logs of a test that has failed, and keeps all of them.
+// report shows what matters of the logs of a test that has failed, and keeps all of them in testdata/_artifacts.
+// It is not T.ArtifactDir: the line that this prints hides, in gotestsum's output, what the test said before.
 func (p *project) report(t *testing.T) {
-	dir := t.ArtifactDir()
+	dir, err := filepath.Abs(filepath.Join("../_artifacts", strings.ReplaceAll(t.Name(), "/", "-")))
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
+		t.Error(err)
+	}
 	logs := map[string]string{"all.log": p.log.String()}
 	files, _ := filepath.Glob(filepath.Join(p.dir, "pushpin-logs", "*"))
 	for _, file := range files {

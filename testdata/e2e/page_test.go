@@ -18,6 +18,7 @@ const picture = "../page.png"
 // TestPage opens the live page in a real browser: publishes from it, sees the message in all three
 // panes, drops each connection, and sees it come back with what it missed.
 func TestPage(t *testing.T) {
+	needsDefault(t)
 	path, err := toolchain.Browser(t.Context(), io.Discard)
 	if err != nil {
 		skipOrFail(t, "the live page is NOT TESTED: %v", err)

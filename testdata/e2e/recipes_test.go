@@ -1,104 +1,143 @@
 package e2e
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"fmt"
 	"go/format"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// TestRecipes applies each of the README's recipes, as it is printed, to a new project's main.go, and
-// sees which door requests take there.
+// TestRecipes applies each recipe, as it is printed in README.md beside this file, to a new project, and
+// runs the tests of the table there: that of the handler, and that of the app in Viceroy.
 func TestRecipes(t *testing.T) {
-	aboutTheKit(t)
+	needsDefault(t)
 	t.Parallel()
-	type request struct {
-		line, headers string
-		fanout        bool
+	recipes := map[string][]block{}
+	for _, b := range blocks(t, "README.md") {
+		recipes[b.heading] = append(recipes[b.heading], b)
 	}
-	const plain, upgrade = "Accept: */*", "Upgrade: websocket"
-	recipes := map[string][]request{ // by what the README says before it
-		"Only requests that have a header `fanout`:": {
-			{"GET /", plain, false},
-			{"GET /?fanout", "X-Fanout: 1", false},
-			{"GET /", "Fanout: 1", true},
-			{"HEAD /", "fanout: 1", true},
-			{"POST /", "Fanout: 1", false},
-			{"GET /", upgrade, true},
-		},
-		"Only below a path:": {
-			{"GET /", plain, false},
-			{"GET /live", plain, false},
-			{"GET /x/live/", plain, false},
-			{"GET /?/live/", plain, false},
-			{"GET /live/", plain, true},
-			{"GET /live/50%off?x", plain, true},
-			{"HEAD /live/x", plain, true},
-			{"POST /live/x", plain, false},
-			{"GET /", upgrade, true},
-		},
-		"Only clients that accept Server-Sent Events, as a browser's `EventSource` does:": {
-			{"GET /", plain, false},
-			{"GET /", "Accept: text/html, */*", false},
-			{"GET /", "Accept: text/event-stream", true},
-			{"GET /", "Accept: application/json, text/event-stream", true},
-			{"POST /", "Accept: text/event-stream", false},
-			{"GET /", upgrade, true},
-		},
-		"Only WebSockets:": {
-			{"GET /", plain, false},
-			{"GET /", "Upgrade: websocket", true},
-			{"GET /", "Upgrade: WebSocket", true},
-			{"GET /", "Upgrade: h2c, websocket", true},
-			{"GET /", "Upgrade: websocket,h2c", true},
-			{"GET /", "Upgrade: h2c\r\nUpgrade: websocket", true},
-			{"GET /", "Upgrade: websocketx", false},
-			{"GET /", "Upgrade: h2c", false},
-			{"HEAD /", "Upgrade: websocket", false},
-			{"POST /", "Upgrade: websocket", false},
-		},
-		"All but static assets:": {
-			{"GET /", plain, true},
-			{"HEAD /x/static/", plain, true},
-			{"GET /static/app.js", plain, false},
-			{"HEAD /static/app.js?v=1", plain, false},
-			{"POST /", plain, false},
-			{"GET /static/", upgrade, true},
-		},
-	}
-	for _, b := range readme(t) {
-		if b.lang != "go" {
-			continue
-		}
-		requests, ok := recipes[b.intro]
-		if !ok {
-			t.Errorf("README.md:%d: there are no requests here to try the recipe with, %q", b.line, b.intro)
-			continue
-		}
-		delete(recipes, b.intro)
-		t.Run(strings.Trim(b.intro, ":"), func(t *testing.T) {
+	for _, name := range []string{"A header", "A path prefix", "Server-Sent Events", "Only WebSockets", "All but static assets", "A valid session"} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if len(recipes[name]) == 0 {
+				t.Fatal("README.md has no such recipe")
+			}
 			p := newProject(t)
-			p.edit(t, "main.go", handsOffAll, todo+b.text)
-			content, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
+			for _, b := range recipes[name] {
+				p.apply(t, b)
+			}
+			sources, err := filepath.Glob(filepath.Join(p.dir, "*.go"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if formatted, err := format.Source(content); err != nil || string(formatted) != string(content) {
-				t.Errorf("with it, main.go is not as gofmt would have it: %v", err)
+			for _, source := range sources {
+				content, err := os.ReadFile(source)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if formatted, err := format.Source(content); err != nil || string(formatted) != string(content) {
+					t.Errorf("%s is not as gofmt would have it: %v", source, err)
+				}
+			}
+			p.run(t, p.dir, "go", "test", ".")
+			rows, err := handoffs.Read(filepath.Join(p.dir, "testdata/handoffs.txt"))
+			if err != nil {
+				t.Fatal(err)
 			}
 			w := serveWire(t, p)
-			for _, r := range requests {
-				w.roundTrip(t, r.line+" HTTP/1.1\r\nHost: example.com\r\n"+r.headers+"\r\nConnection: close\r\n\r\n")
-				got, fanout := w.arrived(t)
-				if fanout != r.fanout || got.line != r.line+" HTTP/1.1" {
-					t.Errorf("%s, %q: arrived as %q, handed off: %t, want %t", r.line, r.headers, got.line, fanout, r.fanout)
-				}
+			for _, row := range rows {
+				w.checkRow(t, row)
+			}
+			if name == "A valid session" {
+				testSessions(t, w)
 			}
 		})
 	}
-	for intro := range recipes {
-		t.Errorf("README.md has no recipe %q", intro)
+}
+
+// apply does what the line before a block says is to be done with it.
+func (p *project) apply(t *testing.T, b block) {
+	t.Helper()
+	named := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(b.intro, -1)
+	last := named[len(named)-1][1]
+	switch {
+	case strings.Contains(b.intro, "at the TODO"):
+		withCondition(t, p, b.text)
+	case strings.Contains(b.intro, "In `main.go`, before "):
+		p.edit(t, "main.go", "\t"+last+"\n", b.text+"\t"+last+"\n")
+	case strings.HasPrefix(b.intro, "In a new file"), strings.HasPrefix(b.intro, "In `testdata/handoffs.txt`"):
+		p.write(t, last, b.text)
+	case strings.HasPrefix(b.intro, "At the end of "):
+		content, err := os.ReadFile(filepath.Join(p.dir, last))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.write(t, last, string(content)+"\n"+b.text)
+	default:
+		t.Fatalf("README.md:%d: nothing says where this block goes: %s", b.line, b.intro)
+	}
+}
+
+// checkRow checks that the request of the row goes where it must.
+func (w *wire) checkRow(t *testing.T, row handoffs.Row) {
+	t.Helper()
+	response := w.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Connection: close\r\n\r\n")
+	_, status, _ := strings.Cut(response, " ")
+	to := status[:min(3, len(status))]
+	select {
+	case got := <-w.origin.requests:
+		to = handoffs.Origin
+		checkLine(t, row, got.line)
+	case got := <-w.fanout.requests:
+		to = handoffs.Fanout
+		checkLine(t, row, got.line)
+	default: // what the app passes on has arrived before it can answer
+	}
+	if to != row.To {
+		t.Errorf("%q must go to %s, and went to %s", row, row.To, to)
+	}
+}
+
+func checkLine(t *testing.T, row handoffs.Row, line string) {
+	t.Helper()
+	if want := row.Method + " " + row.Target + " HTTP/1.1"; line != want {
+		t.Errorf("%q arrived as %q", row, line)
+	}
+}
+
+// testSessions checks that a valid token has a request handed off, and a forged or expired one, or none, does not.
+func testSessions(t *testing.T, w *wire) {
+	request := func(channel, signed string, expires int64) string {
+		mac := hmac.New(sha256.New, []byte("a-key-for-my-machine-only"))
+		fmt.Fprintf(mac, "%s %d", signed, expires)
+		return fmt.Sprintf("/?channel=%s&expires=%d&token=%x", channel, expires, mac.Sum(nil))
+	}
+	soon, past := time.Now().Add(time.Hour).Unix(), time.Now().Add(-time.Second).Unix()
+	valid := request("demo", "demo", soon)
+	for _, tt := range []struct{ name, target, to string }{
+		{"valid", valid, handoffs.Fanout},
+		{"missing", "/?channel=demo", "401"},
+		{"expired", request("demo", "demo", past), "401"},
+		{"of another channel", request("demo", "other", soon), "401"},
+		{"of another time", strings.Replace(valid, fmt.Sprint(soon), fmt.Sprint(soon+1), 1), "401"},
+		{"forged", valid[:len(valid)-2] + "00", "401"},
+		{"cut short", valid[:len(valid)-2], "401"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "forged" && strings.HasSuffix(valid, "00") {
+				tt.target = valid[:len(valid)-2] + "11"
+			}
+			for _, header := range []string{"", "Upgrade: websocket"} {
+				w.checkRow(t, handoffs.Row{Method: "GET", Target: tt.target, Header: header, To: tt.to})
+			}
+		})
 	}
 }

@@ -14,7 +14,7 @@ func TestRewrite(t *testing.T) {
 	p := newProject(t)
 	withCondition(t, p, `		useFanout = false
 		if path := r.Header.Get("Path"); path != "" {
-			r.URL.Path = path + strings.TrimPrefix(r.URL.Path, "/old")
+			r.URL.Path = path + r.URL.Path[len("/old"):]
 		}
 `)
 	w := serveWire(t, p)

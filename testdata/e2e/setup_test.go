@@ -3,9 +3,10 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
-	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -21,9 +22,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/BurntSushi/toml"
-
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
@@ -42,10 +42,6 @@ func TestMain(m *testing.M) {
 		chain.StopAll()
 		os.Exit(130) // what shells report for a Ctrl-C
 	}()
-	// The logs of a test that fails are kept, in testdata/_artifacts.
-	flag.Parse()
-	flag.Set("test.artifacts", "true")
-	flag.Set("test.outputdir", "..")
 	// What the tests make is for their user alone, as some people have it with all that they make.
 	syscall.Umask(0o077)
 
@@ -56,19 +52,15 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		kitURL, err = serveKit()
 	}
+	if err == nil {
+		table, err = handoffs.Read(tablePath)
+	}
 	if err != nil {
 		chain.StopAll()
 		log.Fatal(err)
 	}
 	code := m.Run()
 	chain.StopAll()
-	if code != 0 && ownConditions() {
-		fmt.Fprintln(os.Stderr, `
-main.go no longer hands off every GET and HEAD, and these tests expect that it does. Change the table of
-testDoors (forward_test.go) to what yours hands off. In the other tests give the requests that must be
-handed off what they need for it now, such as a header or a path, or remove the tests of what your app
-does not do. The processes' logs are left out above: they show for an app that does not differ.`)
-	}
 	os.Exit(code)
 }
 
@@ -82,26 +74,6 @@ func waitForInterrupt() {
 			return
 		case <-time.After(time.Second):
 		}
-	}
-}
-
-// todo is where a project puts its conditions in main.go, and handsOffAll what is there before it does.
-const (
-	todo        = "\t\t// TODO: add any additional conditions before setting useFanout to true\n"
-	handsOffAll = todo + "\t\tuseFanout = true\n"
-)
-
-// ownConditions reports whether this project has conditions of its own at the TODO, as README.md has it.
-func ownConditions() bool {
-	content, err := os.ReadFile("../../main.go")
-	return err == nil && strings.Contains(string(content), todo) && !strings.Contains(string(content), handsOffAll)
-}
-
-// aboutTheKit skips a test of the kit itself in a project that has conditions of its own.
-func aboutTheKit(t *testing.T) {
-	t.Helper()
-	if ownConditions() {
-		t.Skip("this is about the kit as it was; main.go has conditions of its own now")
 	}
 }
 
@@ -160,29 +132,15 @@ func (p *project) setPorts(t *testing.T) {
 	if _, err := chain.ReadManifest(p.dir); err != nil {
 		t.Fatal(err)
 	}
-	type table = map[string]any
-	var manifest table
-	path := filepath.Join(p.dir, "fastly.toml")
-	if _, err := toml.DecodeFile(path, &manifest); err != nil {
-		t.Fatal(err)
-	}
-	delete(manifest, "service_id")
-	server := manifest["local_server"].(table)
-	first := freePorts(t, 5)
-	server["pushpin"].(table)["proxy_port"], server["pushpin"].(table)["publish_port"] = first, first+1
-	host := "localhost:" + strconv.Itoa(freePorts(t, 1))
-	origin := server["backends"].(table)["origin"].(table)
-	origin["url"] = "http://" + host + "/"
-	if _, ok := origin["override_host"]; ok {
-		origin["override_host"] = host
-	}
-	content, err := toml.Marshal(manifest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, content, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	first, host := freePorts(t, 5), "localhost:"+strconv.Itoa(freePorts(t, 1))
+	setManifest(t, p, func(manifest map[string]any) { delete(manifest, "service_id") })
+	setLocalServer(t, p, func(server map[string]any) {
+		pushpin := server["pushpin"].(map[string]any)
+		pushpin["proxy_port"], pushpin["publish_port"] = first, first+1
+	})
+	setBackend(t, p, "url", "http://"+host+"/")
+	setBackend(t, p, "override_host", host)
+	var err error
 	if p.Manifest, err = chain.ReadManifest(p.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -192,9 +150,11 @@ func (p *project) setPorts(t *testing.T) {
 func (p *project) run(t *testing.T, dir, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, p.log, p.log
+	var out bytes.Buffer
+	cmd.Dir, cmd.Stdout = dir, io.MultiWriter(p.log, &out)
+	cmd.Stderr = cmd.Stdout
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v", cmd, err)
+		t.Fatalf("%s: %v\n%s", cmd, err, tail(out.String(), 30))
 	}
 }
 
@@ -209,7 +169,13 @@ func (p *project) edit(t *testing.T, file, old, new string) {
 	if !strings.Contains(string(content), old) {
 		t.Fatalf("%s has no %q:\n%s", path, old, content)
 	}
-	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(content), old, new)), 0o644); err != nil {
+	p.write(t, file, strings.ReplaceAll(string(content), old, new))
+}
+
+// write writes a file of the project.
+func (p *project) write(t *testing.T, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(p.dir, file), []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

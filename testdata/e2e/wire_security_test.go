@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
 // TestSmuggling sends requests that a proxy and an origin might read differently, with another request
@@ -19,7 +21,9 @@ import (
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
-	const hidden = "POST /hidden HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
+	post := forwarded(t)
+	const length = "Content-Length: 0\r\n\r\n"
+	hidden := headTo(post, "/hidden") + length
 	chunkOf := func(body string) string { return fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body) }
 	tests := []struct {
 		name, request string
@@ -51,12 +55,16 @@ func TestSmuggling(t *testing.T) {
 		{name: "a body that a GET does not have", request: fmt.Sprintf("Content-Length: %d\r\n\r\n", len(hidden)) + hidden},
 	}
 	for _, method := range []string{"POST", "GET"} {
+		row, ok := carrier(method)
+		if !ok {
+			without(t, method)
+			continue
+		}
 		for _, tt := range tests {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
 				// An origin that is told of a body reads it; what it would take for the next request
 				// is what it gets after that.
-				conn := w.send(t, method+" /first HTTP/1.1\r\nHost: example.com\r\n"+tt.request+
-					"POST /honest HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				conn := w.send(t, headTo(row, "/first")+tt.request+headTo(post, "/honest")+"Connection: close\r\n"+length)
 				defer conn.Close()
 				r := bufio.NewReader(conn)
 				var answers []string
@@ -93,15 +101,25 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
+// headTo returns the beginning of a request's head, made from the row, for a target below that of the row.
+func headTo(row handoffs.Row, target string) string {
+	return row.Method + " " + below(row, target) + " HTTP/1.1\r\nHost: example.com\r\n" + headOf(row)
+}
+
 // TestInjection has targets and values try to become headers.
 func TestInjection(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	for _, method := range []string{"GET", "POST"} {
+		row, ok := carrier(method)
+		if !ok {
+			without(t, method)
+			continue
+		}
 		for _, target := range []string{"/%0d%0aX-Injected:%201", "/?%0aX-Injected:%201", "/%E5%98%8D%E5%98%8AX-Injected:%201", "/%00"} {
-			conn := w.send(t, method+" "+target+" HTTP/1.1\r\nHost: example.com\r\nX-A: %0d%0aX-Injected: 1\r\nConnection: close\r\n\r\n")
+			conn := w.send(t, headTo(row, target)+"X-A: %0d%0aX-Injected: 1\r\nConnection: close\r\n\r\n")
 			got, _ := w.arrived(t)
-			if got.line != method+" "+target+" HTTP/1.1" || strings.Contains(strings.Join(got.headers, "\n"), "\nx-injected:") {
+			if got.line != row.Method+" "+below(row, target)+" HTTP/1.1" || strings.Contains(strings.Join(got.headers, "\n"), "\nx-injected:") {
 				t.Errorf("%s %s arrived as %+v", method, target, got)
 			}
 			conn.Close()
@@ -109,7 +127,7 @@ func TestInjection(t *testing.T) {
 	}
 	// And a response of the origin that tries it at the client.
 	w.origin.answers <- "HTTP/1.1 302 Found\r\nLocation: /x%0d%0aSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
-	conn := w.send(t, postFor("none"))
+	conn := w.send(t, postFor(t, "none"))
 	got, err := receive(bufio.NewReader(conn), "POST")
 	if err != nil || strings.Contains(strings.Join(got.headers, "\n"), "\nset-cookie:") {
 		t.Errorf("got %+v, %v", got, err)
@@ -120,6 +138,7 @@ func TestInjection(t *testing.T) {
 // that a sandbox keeps from one request may reach another.
 func TestOwnAnswers(t *testing.T) {
 	t.Parallel()
+	row := forwarded(t)
 	p := newProject(t)
 	listen(t, p.Origin, echoHeaders)
 	p.serve(t)
@@ -134,7 +153,7 @@ func TestOwnAnswers(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: example.com\r\n%s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", own)
+				fmt.Fprintf(conn, "%s%s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", headTo(row, "/"), own)
 				resp, err := receive(bufio.NewReader(conn), "POST")
 				conn.Close()
 				if err != nil || resp.status != "200" || resp.body != strings.ToLower(own)+"\n" {
@@ -179,7 +198,7 @@ func TestDisturbed(t *testing.T) {
 			served++
 			id := fmt.Sprint("served ", served)
 			origin.expect(id, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-			if got := p.roundTrip(t, postFor(id)); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.HasSuffix(got, "\r\n\r\nok") {
+			if got := p.roundTrip(t, postFor(t, id)); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.HasSuffix(got, "\r\n\r\nok") {
 				t.Errorf("got %q", got)
 			}
 		}
@@ -193,7 +212,7 @@ func TestDisturbed(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 		})
 		conn := p.dial(t)
-		io.WriteString(conn, postFor(t.Name()))
+		io.WriteString(conn, postFor(t, t.Name()))
 		await(t, arrived)
 		conn.Close()
 		leave()
@@ -209,7 +228,7 @@ func TestDisturbed(t *testing.T) {
 			conn.Write(make([]byte, 1_000_000))
 		})
 		conn := p.dial(t)
-		io.WriteString(conn, postFor(t.Name()))
+		io.WriteString(conn, postFor(t, t.Name()))
 		if status, err := bufio.NewReader(conn).ReadString('\n'); status != "HTTP/1.1 200 OK\r\n" {
 			t.Fatalf("got %q, %v", status, err)
 		}
@@ -219,7 +238,7 @@ func TestDisturbed(t *testing.T) {
 	})
 	t.Run("gone in the middle of the request", func(t *testing.T) {
 		conn := p.dial(t)
-		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+		io.WriteString(conn, headTo(forwarded(t), "/")+"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 		conn.Close()
 		serves(t)
 	})

@@ -170,6 +170,7 @@ func demo(ctx context.Context, addr string, args []string) error {
 	}
 
 	printInvitation(addr, m)
+	fmt.Print(notHeld(ctx, addr))
 	select {
 	case <-ctx.Done():
 		out.stop.Store(true)

@@ -172,7 +172,7 @@ func (l *leg) open(ctx context.Context) error {
 			kind, streams = crowd.Stream, streams-1
 		}
 		opening.Go(func() {
-			c, err := crowd.Open(ctx, kind, l.target, some(1)[0], l.header)
+			c, err := crowd.Open(ctx, kind, l.target, "/"+string(kind), some(1)[0], l.header)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if err != nil {

@@ -40,7 +40,7 @@ func TestSum(t *testing.T) {
 	l := &leg{numbers: map[string]int{}}
 	for channel, numbers := range sends {
 		l.numbers[channel] = 3
-		c, err := crowd.Open(t.Context(), crowd.Stream, strings.TrimPrefix(server.URL, "http://"), channel, nil)
+		c, err := crowd.Open(t.Context(), crowd.Stream, strings.TrimPrefix(server.URL, "http://"), "/", channel, nil)
 		if err != nil {
 			l.refusals = append(l.refusals, err)
 			continue
@@ -128,7 +128,7 @@ func TestCheck(t *testing.T) {
 		if err := good.check(addr); err == nil {
 			t.Errorf("it takes the address %q", addr)
 		}
-		if _, err := crowd.Open(t.Context(), crowd.Stream, addr, "any", nil); err == nil || !strings.Contains(err.Error(), "127.0.0.1 only") {
+		if _, err := crowd.Open(t.Context(), crowd.Stream, addr, "/", "any", nil); err == nil || !strings.Contains(err.Error(), "127.0.0.1 only") {
 			t.Errorf("a crowd connects to %q: %v", addr, err)
 		}
 	}
