@@ -19,8 +19,8 @@ help: ## Show this list
 	@echo "  or to go test (e2e, test): make e2e ARGS=-run=TestDemo; LOAD='-streams 5000 -sockets 0' changes the load"
 	@echo "  (testdata/bin/load -help lists more)."
 
-demo: kit ## Run the app and the demo origin together, with things to try
-	@exec $(KIT) demo $(ARGS)
+demo: kit ## Run the app and the demo origin (or ORIGIN=directory) together, with things to try
+	@exec $(KIT) -origin "$$ORIGIN" demo $(ARGS)
 
 test: lint unit e2e ## Run every test, from vet to end to end
 

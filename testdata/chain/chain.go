@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 
@@ -41,10 +42,13 @@ func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.
 }
 
 // Origin starts an origin with cmd, and waits until it takes connections where m has the app look for
-// it. What it prints goes to out.
+// it. In its environment PORT says where that is, and GRIP_URL which proxy it works behind. What it
+// prints goes to out.
 func Origin(ctx context.Context, cmd *exec.Cmd, m Manifest, out io.Writer) (*Process, error) {
 	cmd.Stdout, cmd.Stderr = out, out
+	_, port, _ := net.SplitHostPort(m.Origin)
 	cmd.Env = append([]string{"GRIP_URL=" + m.GripURL()}, os.Environ()...) // the user's own goes before
+	cmd.Env = append(cmd.Env, "PORT="+port)
 	p, err := Start(cmd)
 	if err != nil {
 		return nil, err

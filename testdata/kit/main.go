@@ -1,5 +1,5 @@
 // Command kit is what the Makefile's targets run: it has the tools ready, checks the ports, and
-// starts the app, alone or together with the demo origin.
+// starts the app, alone or together with an origin.
 package main
 
 import (
@@ -19,10 +19,11 @@ import (
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/origins"
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-const usage = `usage: kit [-addr host:port] command [arguments]
+const usage = `usage: kit [-addr host:port] [-origin directory] command [arguments]
 
   tools       has the Fastly CLI, Viceroy and Pushpin ready
   browser     has a browser ready, for the test of the live page
@@ -31,17 +32,19 @@ const usage = `usage: kit [-addr host:port] command [arguments]
   env         prints the shell commands that put the tools on PATH
   build       runs fastly compute build
   serve       runs fastly compute serve, for an origin of your own
-  demo        runs it together with the demo origin
+  demo        runs it together with the demo origin, or with the one in the directory
 
 Arguments after build, serve and demo go to the Fastly CLI.
 `
 
 func main() {
 	addr := flag.String("addr", chain.DefaultAddr, "where the app listens, `host:port`")
+	dir := flag.String("origin", "", "the `directory` of an origin that the demo runs in place of its own")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
 	commands := map[string]func(context.Context, string, []string) error{
-		"tools": tools, "env": env, "browser": browser, "shellcheck": shellcheck, "build": build, "summary": summary, "serve": serve, "demo": demo,
+		"tools": tools, "env": env, "browser": browser, "shellcheck": shellcheck, "build": build, "summary": summary, "serve": serve,
+		"demo": func(ctx context.Context, addr string, args []string) error { return demo(ctx, addr, *dir, args) },
 	}
 	command, ok := commands[flag.Arg(0)]
 	if !ok {
@@ -149,18 +152,30 @@ func become(program string, args []string) error {
 	return fmt.Errorf("start %s: %w", program, err)
 }
 
-func demo(ctx context.Context, addr string, args []string) error {
+func demo(ctx context.Context, addr, dir string, args []string) error {
+	var other origins.Origin
+	var err error
+	if dir != "" { // what is missing is said before anything that takes long
+		if other, err = origins.Find(ctx, dir); err != nil {
+			return err
+		}
+	}
 	t, m, err := chain.Prepare(ctx, addr)
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
+	out := &untilStop{w: os.Stdout}
+	var cmd *exec.Cmd
+	if dir != "" {
+		cmd, err = other.Install(ctx, out)
+	} else {
+		cmd, err = demoOrigin(addr, m)
+	}
 	if err != nil {
 		return err
 	}
 	defer chain.StopAll()
-	out := &untilStop{w: os.Stdout}
-	origin, err := chain.Origin(ctx, exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin), m, out)
+	origin, err := chain.Origin(ctx, cmd, m, out)
 	if err != nil {
 		return err
 	}
@@ -169,7 +184,7 @@ func demo(ctx context.Context, addr string, args []string) error {
 		return err
 	}
 
-	printInvitation(addr, m)
+	printInvitation(addr, dir, m)
 	fmt.Print(notHeld(ctx, addr))
 	select {
 	case <-ctx.Done():
@@ -177,10 +192,19 @@ func demo(ctx context.Context, addr string, args []string) error {
 		fmt.Println("\ndemo: stopping")
 		return nil
 	case <-origin.Done():
-		return errors.Join(errors.New("the demo origin ended; see its output above"), origin.Err())
+		return errors.Join(errors.New("the origin ended; see its output above"), origin.Err())
 	case <-app.Done():
 		return errors.Join(errors.New("fastly compute serve ended; see its output above"), app.Err())
 	}
+}
+
+// demoOrigin returns the command that runs the demo's own origin behind the app at addr.
+func demoOrigin(addr string, m chain.Manifest) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin), nil
 }
 
 // untilStop passes on what programs print until it is stopped: how they complain of their own end
@@ -198,13 +222,17 @@ func (u *untilStop) Write(p []byte) (int, error) {
 }
 
 // printInvitation prints what to try, each one line to paste.
-func printInvitation(addr string, m chain.Manifest) {
+func printInvitation(addr, dir string, m chain.Manifest) {
 	host, port, _ := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
 		host = "localhost"
 	}
+	what := "three live connections to the demo's origin"
+	if dir != "" {
+		what = "what is published, from the origin in " + dir
+	}
 	fmt.Printf(`
-Open http://%[1]s/ in a browser: three live connections to the demo's origin (http://%[2]s/).
+Open http://%[1]s/ in a browser: %[3]s (http://%[2]s/).
 Or try these, each in a terminal of its own. Ctrl-C here ends it all.
 
   An event stream that stays open:
@@ -216,5 +244,5 @@ Or try these, each in a terminal of its own. Ctrl-C here ends it all.
   A message to all of them, and to the page:
     curl -d hello http://%[1]s/publish
 
-`, net.JoinHostPort(host, port), m.Origin)
+`, net.JoinHostPort(host, port), m.Origin, what)
 }

@@ -1,0 +1,80 @@
+// An origin behind Fanout in JavaScript: Express, and the GRIP library @fanoutio/serve-grip.
+// It listens on PORT, and GRIP_URL says which proxy it works behind; see README.md.
+import net from 'node:net';
+import express from 'express';
+import { ServeGrip } from '@fanoutio/serve-grip';
+import { HttpResponseFormat, HttpStreamFormat, WebSocketMessageFormat } from '@fanoutio/grip';
+
+net.setDefaultAutoSelectFamily(true); // for Node.js 18, or "localhost" is ::1 alone
+const grip = process.env.GRIP_URL ?? '';
+if (!/^https?:/.test(grip) || !URL.canParse(grip) || !new URL(grip).searchParams.get('verify-key')) {
+  console.error('GRIP_URL must be the http or https URL of a GRIP proxy, and have a verify-key: see README.md');
+  process.exit(1); // without the key, anybody could pass for the proxy
+}
+const serveGrip = new ServeGrip({ grip });
+const app = express();
+app.use(serveGrip);
+
+// Connections are held for the proxy alone. This checks its signature: the library's req.grip.isSigned
+// is true with any, as version 2.0.0 does not wait for its own check.
+async function fromProxy(req, res, next) {
+  const { isSigned } = await serveGrip.getPublisher().validateGripSig(req.get('Grip-Sig'));
+  if (!isSigned) return res.status(403).type('text').send('connect to the app, not to its origin\n');
+  res.locals.channel = String(req.query.channel ?? 'demo');
+  if (!/^[\w.-]{1,64}$/.test(res.locals.channel)) return res.status(400).type('text').send('bad channel\n');
+  res.set('Cache-Control', 'no-store');
+  next();
+}
+
+app.get('/', (req, res) => res.send(`<!doctype html><title>Fanout with Node.js</title><ul id="messages"></ul><script>
+  new EventSource('/events').onmessage = ({ data }) =>
+    messages.append(Object.assign(document.createElement('li'), { textContent: data }));
+</script>`));
+
+app.get('/events', fromProxy, (req, res) => { // Server-Sent Events
+  const hold = res.grip.startInstruct();
+  hold.addChannel(res.locals.channel);
+  hold.setHoldStream();
+  hold.setKeepAlive(': keep-alive\n\n', 20); // seconds
+  res.type('text/event-stream').end('event: start\ndata:\n\n');
+});
+
+app.get('/poll', fromProxy, (req, res) => { // a long-poll, with what it gets if nothing comes
+  const hold = res.grip.startInstruct();
+  hold.addChannel(res.locals.channel);
+  hold.setHoldLongPoll(25); // seconds
+  res.type('text').end('nothing yet\n');
+});
+
+app.post('/socket', fromProxy, (req, res) => { // a WebSocket: the proxy sends its events in requests
+  const ws = req.grip.wsContext;
+  if (!ws) return res.status(415).type('text').send('this is a WebSocket: connect to the app with ws://\n');
+  if (ws.isOpening()) { // if cookies say who this is, look at the Origin header too: other sites' pages send them
+    ws.accept();
+    ws.subscribe(res.locals.channel);
+  }
+  try {
+    while (ws.canRecv()) {
+      const message = ws.recvRaw();
+      if (message === null) ws.close(ws.closeCode ?? 1000);
+      else if (typeof message === 'string') ws.send(message); // the echo
+      else ws.sendBinary(message);
+    }
+  } catch { /* it throws if the client is gone */ }
+  res.end();
+});
+
+// Whoever gets here publishes on your bill: in production, ask who it is. Pages of any site are refused.
+app.post('/publish', express.text({ type: () => true, limit: '16kb' }), async (req, res) => {
+  if (req.get('Origin')) return res.status(403).type('text').send('publish from a program, not from a page\n');
+  const { channel = 'demo' } = req.query, text = req.body || '';
+  const event = text.split(/\r\n|\r|\n/).map((line) => `data: ${line}\n`).join('') + '\n';
+  await serveGrip.getPublisher().publishFormats(String(channel),
+    [new HttpStreamFormat(event), new HttpResponseFormat({ body: `${text}\n` }), new WebSocketMessageFormat(text)])
+    .then(() => res.type('text').send('published\n'), ({ message, context: { statusCode } }) => {
+      console.error('publish: status %d, %s: check GRIP_URL, its key, and that its proxy runs', statusCode, message);
+      res.status(502).type('text').send('the GRIP proxy did not take it\n');
+    });
+});
+
+app.listen(process.env.PORT || 3000, '127.0.0.1', (err) => { if (err) throw err; });

@@ -1,0 +1,169 @@
+// Package origins runs an origin that is written in another language, from its directory, for
+// `make demo ORIGIN=` and the tests. README.md says what such a directory has.
+package origins
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Origin is the directory of an origin.
+type Origin struct {
+	dir  string // absolute
+	node bool   // or else Python
+}
+
+// Find returns the origin in dir, if dir is that of one, and the program that runs it is installed: npm
+// with Node.js, or Python with venv. If not, the error says what is missing, and where to get it.
+func Find(ctx context.Context, dir string) (Origin, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return Origin{}, err
+	}
+	o := Origin{dir: abs}
+	switch {
+	case o.has("package.json"):
+		o.node = true
+		var file struct{ Scripts struct{ Start string } }
+		if content, err := os.ReadFile(o.path("package.json")); err != nil {
+			return Origin{}, err
+		} else if err := json.Unmarshal(content, &file); err != nil || file.Scripts.Start == "" {
+			return Origin{}, fmt.Errorf("%s: package.json has no script \"start\", which is to start the origin", dir)
+		}
+		for _, program := range []string{"node", "npm"} {
+			if _, err := exec.LookPath(program); err != nil {
+				return Origin{}, fmt.Errorf("%s is an origin in JavaScript, and there is no %s on PATH: install Node.js with npm (https://nodejs.org/; on Debian: sudo apt-get install nodejs npm)", dir, program)
+			}
+		}
+	case o.has("requirements.txt") && o.has("app.py"):
+		if _, err := exec.LookPath("python3"); err != nil {
+			return Origin{}, fmt.Errorf("%s is an origin in Python, and there is no python3 on PATH: install it (https://www.python.org/downloads/; on Debian: sudo apt-get install python3-venv)", dir)
+		}
+		// Debian has it in a package of its own, and venv without it fails half-way.
+		if err := exec.CommandContext(ctx, "python3", "-c", "import venv, ensurepip").Run(); err != nil {
+			return Origin{}, fmt.Errorf("%s is an origin in Python, and this python3 cannot make virtual environments: on Debian and Ubuntu, sudo apt-get install python3-venv", dir)
+		}
+	default:
+		return Origin{}, fmt.Errorf("%s is not the directory of an origin: it has no package.json, and no app.py with requirements.txt (testdata/origins/README.md says more)", dir)
+	}
+	return o, nil
+}
+
+func (o Origin) has(name ...string) bool {
+	_, err := os.Stat(o.path(name...))
+	return err == nil
+}
+
+func (o Origin) path(name ...string) string {
+	return filepath.Join(append([]string{o.dir}, name...)...)
+}
+
+// Install installs what the origin needs into its own directory, unless it is there, and returns the
+// command that starts it. What is installed, and how, goes to out. Several processes may do so at once.
+func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
+	unlock, err := o.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	install, cmd := o.installPython, exec.Command(o.path(".venv", "bin", "python"), "app.py")
+	if o.node {
+		install, cmd = o.installNode, exec.Command("npm", "start", "--silent")
+	}
+	cmd.Dir = o.dir
+	if err := install(ctx, out); err != nil {
+		return nil, fmt.Errorf("install what the origin in %s needs: %w", o.dir, err)
+	}
+	return cmd, nil
+}
+
+// installNode goes by the file that npm keeps beside what it has installed, as npm does.
+func (o Origin) installNode(ctx context.Context, out io.Writer) error {
+	if !o.has("package-lock.json") {
+		if o.has("node_modules") {
+			return nil // by another package manager, or by the user
+		}
+		return o.run(ctx, out, "npm", "install", "--no-audit", "--no-fund")
+	}
+	want, err := os.Stat(o.path("package-lock.json"))
+	if err != nil {
+		return err
+	}
+	have, err := os.Stat(o.path("node_modules", ".package-lock.json"))
+	if err == nil && !have.ModTime().Before(want.ModTime()) {
+		return nil
+	}
+	return o.run(ctx, out, "npm", "ci", "--no-audit", "--no-fund")
+}
+
+// installPython keeps a copy of the requirements that it has installed, with the version of Python.
+func (o Origin) installPython(ctx context.Context, out io.Writer) error {
+	want, err := os.ReadFile(o.path("requirements.txt"))
+	if err != nil {
+		return err
+	}
+	python, installed := o.path(".venv", "bin", "python"), o.path(".venv", "installed.txt")
+	version, err := exec.CommandContext(ctx, "python3", "--version").Output()
+	if err != nil {
+		return fmt.Errorf("python3 --version: %w", err)
+	}
+	want = fmt.Appendf(want, "\n# for %s", version)
+	if have, err := os.ReadFile(installed); err == nil && bytes.Equal(have, want) {
+		return nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := o.run(ctx, out, "python3", "-m", "venv", ".venv"); err != nil { // one that is there it keeps
+		return err
+	}
+	if err := o.run(ctx, out, python, "-m", "pip", "install", "--use-pep517", "--disable-pip-version-check", "-r", "requirements.txt"); err != nil {
+		return err
+	}
+	return os.WriteFile(installed, want, 0o644)
+}
+
+func (o Origin) run(ctx context.Context, out io.Writer, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	fmt.Fprintf(out, "origin: %s: %s, some seconds to a minute\n", o.dir, cmd)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, out, out
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w; it says above why", cmd, err)
+	}
+	return nil
+}
+
+// lock waits until this process alone may install into the directory.
+func (o Origin) lock(ctx context.Context) (unlock func(), err error) {
+	f, err := os.Open(o.dir) // a directory can be locked like a file, and leaves none behind
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", o.dir, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
