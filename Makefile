@@ -54,6 +54,7 @@ unit: kit ## Run the app's unit tests, which need none of the tools
 
 e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
 	@$(KIT) browser
+	@$(KIT) origins
 	@$(call GOTESTSUM,testdata) --jsonfile=bin/e2e.json \
 		--post-run-command='bin/kit summary $(if $(filter test,$(MAKECMDGOALS)),bin/unit.json) bin/e2e.json' -- -count=1 -timeout=20m $(ARGS) ./...
 

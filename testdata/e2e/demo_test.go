@@ -38,10 +38,11 @@ func TestDemo(t *testing.T) {
 // invitation is what `make demo` prints once it can be tried.
 const invitation = "Ctrl-C here ends it all"
 
-// startDemo runs `make demo`, until the test ends at the latest, and waits for its invitation.
-func startDemo(t *testing.T, p *project) *chain.Process {
+// startDemo runs `make demo`, with these variables, until the test ends at the latest, and waits for its
+// invitation.
+func startDemo(t *testing.T, p *project, variables ...string) *chain.Process {
 	t.Helper()
-	cmd := exec.Command("make", "demo", "ADDR="+p.addr)
+	cmd := exec.Command("make", append([]string{"demo", "ADDR=" + p.addr}, variables...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
 	demo, err := chain.Start(cmd)
 	if err != nil {

@@ -17,6 +17,9 @@ import (
 	"time"
 )
 
+// Ours are the directories, beside this file, of the origins that the tests run.
+var Ours = []string{"node", "python"}
+
 // Origin is the directory of an origin.
 type Origin struct {
 	dir  string // absolute

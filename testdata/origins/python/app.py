@@ -7,8 +7,8 @@ from pubcontrol import Item
 from waitress import serve
 
 GRIP_URL = os.environ.get("GRIP_URL", "")
-if not re.match(r"https?://[^/?]", GRIP_URL) or "verify-key=" not in GRIP_URL:  # anybody could pass for the proxy
-    sys.exit("GRIP_URL must be the http or https URL of a GRIP proxy, and have a verify-key: see README.md")
+if not re.match(r"https?://(\[[0-9a-f:]+\]|[^/?:]+)(:\d+)?[/?].*\bverify-key=.", GRIP_URL):
+    sys.exit("GRIP_URL must be the http or https URL of a GRIP proxy, and have a verify-key, or anybody passes for it: see README.md")
 grip = gripcontrol.parse_grip_uri(GRIP_URL)
 publisher = gripcontrol.GripPubControl(grip)
 app = Flask(__name__)

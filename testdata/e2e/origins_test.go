@@ -1,0 +1,329 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/coder/websocket"
+	"github.com/golang-jwt/jwt/v5"
+
+	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
+	"compute-starter-kit-go-fanout-forward/testdata/origins"
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+// TestOrigins runs each origin in another language with `make demo ORIGIN=`, and tries what it invites to.
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	var arguments []string
+	for _, name := range origins.Ours {
+		t.Run(name, func(t *testing.T) {
+			dir, err := filepath.Abs(filepath.Join("..", "origins", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			origin, err := origins.Find(t.Context(), dir)
+			if err != nil {
+				if os.Getenv("CI") != "" {
+					t.Fatal(err)
+				}
+				t.Skipf("an origin is NOT TESTED: %v", err)
+			}
+			p.log = &logBuffer{} // the invitation of the demo before is in it
+			demo := startDemo(t, p, append(arguments, "ORIGIN="+dir)...)
+			defer demo.Stop()
+			arguments = []string{"ARGS=--skip-build"} // it is the same app
+			t.Run("messages", func(t *testing.T) { testOriginMessages(t, p) })
+			t.Run("echo", func(t *testing.T) { testOriginEcho(t, p) })
+			t.Run("refusals", func(t *testing.T) { testOriginRefusals(t, p) })
+			t.Run("browser", func(t *testing.T) { testOriginBrowser(t, p) })
+			t.Run("production", func(t *testing.T) { testOriginProduction(t, p, origin) })
+			t.Run("GRIP_URL", func(t *testing.T) { testOriginGripURL(t, p, origin) })
+		})
+	}
+}
+
+// A message that is published over HTTP reaches an event stream, a WebSocket and a long-poll.
+func testOriginMessages(t *testing.T, p *project) {
+	const text = "hello wörld ☃"
+	for name, connect := range map[string]func(context.Context, chan<- string){
+		"events": func(ctx context.Context, got chan<- string) {
+			events := open(t, ctx, p.url("/events"))
+			events.until("event: start")
+			go func() {
+				for events.Scan() {
+					if data, ok := strings.CutPrefix(events.Text(), "data: "); ok {
+						got <- data
+					}
+				}
+			}()
+		},
+		"socket": func(ctx context.Context, got chan<- string) {
+			conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/socket", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				defer conn.CloseNow()
+				for {
+					_, message, err := conn.Read(ctx)
+					if err != nil {
+						return
+					}
+					got <- string(message)
+				}
+			}()
+		},
+		"poll": func(ctx context.Context, got chan<- string) {
+			go func() {
+				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, p.url("/poll"), nil)
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer resp.Body.Close()
+				line, _ := bufio.NewReader(resp.Body).ReadString('\n')
+				got <- strings.TrimSuffix(line, "\n")
+			}()
+		},
+	} {
+		ctx, cancel := context.WithCancel(withPatience(t))
+		got := make(chan string, 100)
+		connect(ctx, got)
+		// Again and again: these origins keep nothing for a client whose subscription is still on its way.
+		for published := false; !published; {
+			if status, answer := post(t, p.url("/publish"), text); status != http.StatusOK || answer != "published\n" {
+				t.Fatalf("publish: status %d, %s", status, answer)
+			}
+			select {
+			case message := <-got:
+				if message != text {
+					t.Errorf("%s: got %q", name, message)
+				}
+				published = true
+			case <-time.After(300 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("%s: what is published does not arrive", name)
+			}
+		}
+		cancel()
+	}
+}
+
+// A WebSocket echoes text and binary, whatever is in it, and closes as it is asked to.
+func testOriginEcho(t *testing.T, p *project) {
+	ctx := withPatience(t)
+	conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/socket?channel=echo", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	for _, tt := range []struct {
+		kind    websocket.MessageType
+		message string
+	}{
+		{websocket.MessageText, "hello"},
+		{websocket.MessageText, `c:{"type":"detach"}`}, // to the proxy, if the origin sent it as it is
+		{websocket.MessageText, "wörld ☃"},
+		{websocket.MessageText, ""},
+		{websocket.MessageBinary, "\x00\xff\r\n"},
+	} {
+		if err := conn.Write(ctx, tt.kind, []byte(tt.message)); err != nil {
+			t.Fatal(err)
+		}
+		kind, got, err := conn.Read(ctx)
+		if err != nil || kind != tt.kind || string(got) != tt.message {
+			t.Fatalf("%v %q came back as %v %q, %v", tt.kind, tt.message, kind, got, err)
+		}
+	}
+	if err := conn.Close(4321, ""); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+// Connections are held for the proxy alone, and pages of other sites do not publish.
+func testOriginRefusals(t *testing.T, p *project) {
+	key := []byte("viceroy_dev_signing_key_dont_use_in_production")
+	for name, sig := range map[string]string{
+		"none":           "",
+		"nonsense":       "nonsense",
+		"another key":    sign(t, jwt.SigningMethodHS256, []byte("another key, of 32 bytes or more"), "viceroy", time.Minute),
+		"another issuer": sign(t, jwt.SigningMethodHS256, key, "me", time.Minute),
+		"expired":        sign(t, jwt.SigningMethodHS256, key, "viceroy", -time.Minute),
+		"unsigned":       sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "viceroy", time.Minute),
+	} {
+		for _, target := range []string{"GET /events", "GET /poll", "POST /socket"} {
+			method, path, _ := strings.Cut(target, " ")
+			req, err := http.NewRequestWithContext(withPatience(t), method, "http://"+p.Origin+path, strings.NewReader("OPEN\r\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", grip.EventsType)
+			req.Header.Set("Connection-Id", "1")
+			if sig != "" {
+				req.Header.Set(grip.HeaderSig, sig)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusForbidden {
+				t.Errorf("%s, signature %s: %s", target, name, resp.Status)
+			}
+		}
+	}
+	req, err := http.NewRequestWithContext(withPatience(t), http.MethodPost, p.url("/publish"), strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Origin", "https://example.com")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("published by a page: %s", resp.Status)
+	}
+}
+
+// What is published shows on the origin's page in a browser.
+func testOriginBrowser(t *testing.T, p *project) {
+	path, err := toolchain.Browser(t.Context(), io.Discard)
+	if err != nil {
+		t.Skip(err) // TestPage says so, and fails in CI
+	}
+	ctx := newBrowser(t, path)
+	if err := chromedp.Do(ctx, chromedp.Navigate(p.url("/"))); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		post(t, p.url("/publish"), "<b>hello</b>")
+		shown, err := chromedp.Run(ctx, chromedp.Evaluate[string](`new Promise((resolve) => setTimeout(resolve, 200)).then(() =>
+			document.querySelector('#messages li')?.textContent ?? '')`, chromedp.EvalAwaitPromise))
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the page shows %q, %v", shown, err)
+		}
+		if shown == "<b>hello</b>" {
+			return
+		}
+	}
+}
+
+// startOrigin runs an origin that has been installed, on a port of its own, with this GRIP_URL.
+func startOrigin(t *testing.T, origin origins.Origin, gripURL string, out io.Writer) (process *chain.Process, addr string) {
+	t.Helper()
+	cmd, err := origin.Install(t.Context(), out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr = local(freePorts(t, 1))
+	_, port, _ := strings.Cut(addr, ":")
+	cmd.Env = append(os.Environ(), "GRIP_URL="+gripURL, "PORT="+port)
+	cmd.Stdout, cmd.Stderr = out, out
+	if process, err = chain.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(process.Stop)
+	return process, addr
+}
+
+// Behind Fanout the signature is made with a private key, and a token is needed to publish. What goes
+// wrong there is said in one line, without the token.
+func testOriginProduction(t *testing.T, p *project, origin origins.Origin) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	var status atomic.Int32
+	requests := make(chan string, 10)
+	publisher := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization")
+		w.WriteHeader(int(status.Load()))
+	}))
+	defer publisher.Close()
+	status.Store(http.StatusOK)
+	out := &logBuffer{}
+	process, addr := startOrigin(t, origin, publisher.URL+"/service/ID?key=TOKEN&verify-iss=fastly:ID&verify-key=base64:"+
+		url.QueryEscape(base64.StdEncoding.EncodeToString(public)), out)
+	if _, err := process.WaitForListener(t.Context(), addr); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+
+	sig := sign(t, jwt.SigningMethodES256, private, "fastly:ID", time.Minute)
+	if resp := signed(t, "GET", "http://"+addr+"/events", sig, "", ""); resp.StatusCode != 200 || resp.Header.Get(grip.HeaderHold) != "stream" {
+		t.Errorf("signed by Fanout: %s", resp.Status)
+	}
+	for _, sig := range []string{
+		sign(t, jwt.SigningMethodHS256, public, "fastly:ID", time.Minute), // the public key for a secret
+		sign(t, jwt.SigningMethodES256, private, "fastly:ANOTHER", time.Minute),
+	} {
+		if resp := signed(t, "GET", "http://"+addr+"/events", sig, "", ""); resp.StatusCode == 200 || resp.Header.Get(grip.HeaderHold) != "" {
+			t.Errorf("signed otherwise: %s", resp.Status)
+		}
+	}
+
+	if code, _ := post(t, "http://"+addr+"/publish", "hello"); code != http.StatusOK {
+		t.Errorf("publish: status %d", code)
+	}
+	if got := <-requests; got != "POST /service/ID/publish/ Bearer TOKEN" {
+		t.Errorf("it published with %s", got)
+	}
+	const advice = "check GRIP_URL, its key, and that its proxy runs"
+	status.Store(http.StatusUnauthorized)
+	if code, _ := post(t, "http://"+addr+"/publish", "hello"); code != http.StatusBadGateway {
+		t.Errorf("refused: status %d", code)
+	}
+	out.wait(t, "401.*"+advice, process, patience)
+	publisher.Close()
+	if code, _ := post(t, "http://"+addr+"/publish", "hello"); code != http.StatusBadGateway {
+		t.Errorf("down: status %d", code)
+	}
+	out.wait(t, "(fetch failed|Max retries exceeded).*"+advice, process, patience)
+	if log := out.String(); strings.Contains(log, "TOKEN") || strings.Count(log, "\n") > 3 {
+		t.Errorf("it logs\n%s", log)
+	}
+}
+
+// A GRIP_URL with which nothing would be checked, or that is none, ends the origin at once.
+func testOriginGripURL(t *testing.T, p *project, origin origins.Origin) {
+	for _, gripURL := range []string{"", "SECRET", "http://localhost:SECRET/?verify-key=SECRET", "http://localhost:5561/?key=SECRET"} {
+		out := &logBuffer{}
+		process, _ := startOrigin(t, origin, gripURL, out)
+		select {
+		case <-process.Done():
+		case <-time.After(patience):
+			t.Errorf("it runs with the GRIP_URL %q", gripURL)
+			continue
+		}
+		if got := out.String(); !strings.HasPrefix(got, "GRIP_URL must be ") || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
+			t.Errorf("with the GRIP_URL %q it says\n%s", gripURL, got)
+		}
+	}
+}
