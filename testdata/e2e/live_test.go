@@ -69,7 +69,7 @@ func runOrigin(t *testing.T, p *project, addr string, env []string, args ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, append([]string{"-addr", addr}, args...)...)
+	cmd := exec.Command(path, append([]string{"-addr", addr, "-trust", "http://" + p.addr}, args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, p.log, p.log
 	origin, err := chain.Start(cmd)
 	if err != nil {

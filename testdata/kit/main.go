@@ -223,7 +223,42 @@ func demoOrigin(addr string, m chain.Manifest) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin), nil
+	trust, err := appOrigins(addr)
+	if err != nil {
+		return nil, err
+	}
+	return exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin, "-trust", strings.Join(trust, ",")), nil
+}
+
+// appOrigins returns the origins, as browsers name them, of the app's pages at addr, and those in the
+// environment variable TRUST, for who reaches it by another name.
+func appOrigins(addr string) (origins []string, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	hosts := []string{host}
+	if ip := net.ParseIP(host); ip.IsLoopback() {
+		hosts = append(hosts, "localhost")
+	} else if ip.IsUnspecified() {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, fmt.Errorf("list this machine's addresses: %w", err)
+		}
+		hosts = []string{"localhost"}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+				hosts = append(hosts, n.IP.String())
+			}
+		}
+	}
+	for _, host := range hosts {
+		origins = append(origins, strings.TrimSuffix("http://"+net.JoinHostPort(host, port), ":80"))
+	}
+	if trust := os.Getenv("TRUST"); trust != "" {
+		origins = append(origins, trust)
+	}
+	return origins, nil
 }
 
 // untilStop passes on what programs print until it is stopped: how they complain of their own end

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
@@ -29,6 +30,7 @@ func main() {
 	addr := flag.String("addr", "localhost:3000", "where to listen, `host:port`")
 	pollTimeout := flag.Duration("poll-timeout", 25*time.Second, "how long a long-poll waits; most proxies on the way allow 30 s")
 	keepAlive := flag.Duration("keep-alive", 20*time.Second, "how long a stream may be idle before it gets a keep-alive")
+	trust := flag.String("trust", "http://localhost:7676,http://127.0.0.1:7676", "the app's own `origins`, as browsers name them, separated by commas: only their pages may publish and open WebSockets")
 	next := flag.Duration("next", 30*time.Second, "how often the proxy looks, in any case, for what a stream has missed")
 	flag.Parse()
 	log.SetFlags(0)
@@ -44,8 +46,12 @@ func main() {
 	if !config.Verifies() {
 		log.Print("WARNING: GRIP_URL has no verify-key: anybody who can reach this origin can pass for the proxy")
 	}
+	pages, err := trustPages(*trust)
+	if err != nil {
+		log.Fatal(err)
+	}
 	o := &origin{
-		grip: config, history: newHistory(), presence: newPresence(),
+		grip: config, history: newHistory(), presence: newPresence(), pages: pages,
 		pollTimeout: *pollTimeout, keepAlive: *keepAlive, next: *next,
 	}
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
@@ -57,6 +63,7 @@ type origin struct {
 	grip     *grip.Config
 	history  *history
 	presence *presence
+	pages    *http.CrossOriginProtection
 
 	pollTimeout, keepAlive, next time.Duration // see the flags
 }
@@ -69,15 +76,34 @@ func (o *origin) handler() http.Handler {
 	mux.Handle("GET /stream", o.held(o.stream))
 	mux.Handle("GET /events", o.held(o.events))
 	mux.Handle("GET /poll", o.held(o.poll))
-	mux.Handle("POST /socket", o.held(o.socket)) // a WebSocket's events arrive in POST requests
+	mux.Handle("POST /socket", o.pages.Handler(o.held(o.socket))) // a WebSocket's events arrive in POST requests
 	mux.HandleFunc("GET /socket", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "this is a WebSocket: connect with ws://", http.StatusUpgradeRequired)
 	})
-	mux.HandleFunc("POST /publish", o.publish)
+	mux.Handle("POST /publish", o.pages.Handler(http.HandlerFunc(o.publish)))
 	mux.HandleFunc("GET /who", o.who)
 	mux.HandleFunc("/echo", o.echo)
 	return mux
+}
+
+// trustPages returns what refuses the requests that browsers send for pages of other sites: they send
+// them for any page, with the cookies of this site, and WebSockets too. In production name the app's
+// domain, such as https://www.example.com: the Host that arrives here is the backend's override host, so
+// it cannot tell. What comes without a browser, as from curl, passes: see publish.
+func trustPages(origins string) (*http.CrossOriginProtection, error) {
+	pages := http.NewCrossOriginProtection()
+	for origin := range strings.SplitSeq(origins, ",") {
+		if err := pages.AddTrustedOrigin(origin); err != nil {
+			return nil, fmt.Errorf("-trust: %w; write it as http://localhost:7676", err)
+		}
+	}
+	pages.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := r.Header.Get("Origin")
+		log.Printf("%s %s: a page of %q is refused; if it is yours, add it to -trust, or make demo TRUST=%[3]q", r.Method, r.URL.Path, from)
+		http.Error(w, "pages of other sites may not do this", http.StatusForbidden)
+	}))
+	return pages, nil
 }
 
 // client is what a request to one of the endpoints says of itself.

@@ -15,6 +15,10 @@ import (
 
 // publish publishes the body, a text in UTF-8, to all the clients of a channel, however they are
 // connected. It comes through the app by the normal door.
+//
+// Whoever reaches this publishes on your bill: Fanout counts each message that it delivers. The demo lets
+// in anybody but the pages of other sites. In production let in those who may publish to that channel, by
+// your login or a token, and limit how much they may; or take it out, where only your own code publishes.
 func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	c, ok := parseClient(w, r)
 	if !ok {

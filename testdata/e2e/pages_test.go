@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/coder/websocket"
+
+	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+)
+
+// TestPages sends what browsers send for pages of the app, under each name that it has, and for pages of
+// other sites. The app's origin sees the override host in each case.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	_, port, _ := strings.Cut(p.addr, ":")
+	p.addr = "0.0.0.0:" + port
+	startDemo(t, p, "TRUST=http://demo.test")
+	p.addr = "127.0.0.1:" + port
+
+	hosts := []string{"localhost"}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+			hosts = append(hosts, n.IP.String())
+		}
+	}
+
+	t.Run("own", func(t *testing.T) {
+		checkPage(t, p, "", "", true) // no browser
+		for _, host := range hosts {
+			origin := "http://" + net.JoinHostPort(host, port)
+			checkPage(t, p, origin, "same-origin", true)
+			checkPage(t, p, origin, "", true) // plain HTTP to an address in the network, or an older browser
+		}
+		checkPage(t, p, "http://"+p.Origin, "same-origin", true) // not by the app
+		checkPage(t, p, "http://demo.test", "", true)
+	})
+	t.Run("other", func(t *testing.T) {
+		for _, origin := range []string{"https://example.com", "http://localhost:1", "http://example.com:" + port, "null"} {
+			checkPage(t, p, origin, "cross-site", false)
+			checkPage(t, p, origin, "same-site", false)
+			checkPage(t, p, origin, "", false)
+		}
+		p.waitForLog(t, `a page of "https://example.com" is refused; if it is yours, add it to -trust, or make demo TRUST="https://example.com"`)
+	})
+	t.Run("browser", func(t *testing.T) { testPagesInBrowser(t, p, hosts, port) })
+}
+
+// checkPage publishes and opens a WebSocket as a browser does for a page of that origin.
+func checkPage(t *testing.T, p *project, origin, fetchSite string, allowed bool) {
+	t.Helper()
+	header := http.Header{}
+	if origin != "" {
+		header.Set("Origin", origin)
+	}
+	if fetchSite != "" {
+		header.Set("Sec-Fetch-Site", fetchSite)
+	}
+	req, err := http.NewRequestWithContext(withPatience(t), http.MethodPost, p.url("/publish?channel=raw"), strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = header.Clone()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if want := map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[allowed]; resp.StatusCode != want {
+		t.Errorf("a page of %q (%s) publishes: %s, want %d", origin, fetchSite, resp.Status, want)
+	}
+	conn, resp, err := websocket.Dial(withPatience(t), "ws://"+p.addr+"/socket", &websocket.DialOptions{HTTPHeader: header})
+	if err == nil {
+		conn.CloseNow()
+	}
+	if (err == nil) != allowed || !allowed && resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a page of %q (%s) opens a WebSocket: %v", origin, fetchSite, err)
+	}
+}
+
+// In a real browser the page publishes, and has all its connections, under each name; a page of another
+// site does neither.
+func testPagesInBrowser(t *testing.T, p *project, hosts []string, port string) {
+	path, err := toolchain.Browser(t.Context(), io.Discard)
+	if err != nil {
+		t.Skip(err) // TestPage says so, and fails in CI
+	}
+	ctx := newBrowser(t, path)
+	for _, host := range hosts {
+		text := "from " + host
+		err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf("http://%s/?channel=own", net.JoinHostPort(host, port))),
+			chromedp.WaitVisible(chromedp.CSS(`#socket[data-state="connected"]`)),
+			chromedp.SetValue(chromedp.CSS("#text"), text), chromedp.SendKeys(chromedp.CSS("#text"), "\r"),
+			chromedp.PollFunction[chromedp.Void](`(text) => document.querySelector('#socket .messages').textContent.includes(text)`,
+				chromedp.WithPollingArgs(text), chromedp.WithPollingTimeout(patience)))
+		if err != nil {
+			t.Fatalf("the page at %s: %v", host, err)
+		}
+	}
+
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+	}))
+	defer other.Close()
+	if err := chromedp.Do(ctx, chromedp.Navigate(other.URL)); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range hosts {
+		app := net.JoinHostPort(host, port)
+		opened, err := chromedp.Run(ctx, chromedp.Evaluate[bool](fmt.Sprintf(`
+			fetch('http://%[1]s/publish?channel=other', { method: 'POST', mode: 'no-cors', body: 'hello' }).then(() =>
+				new Promise((resolve) => {
+					const socket = new WebSocket('ws://%[1]s/socket?channel=other');
+					socket.onopen = () => resolve(true);
+					socket.onclose = () => resolve(false);
+				}))`, app), chromedp.EvalAwaitPromise))
+		if err != nil || opened {
+			t.Errorf("a page of %s opens a WebSocket at %s: %t, %v", other.URL, app, opened, err)
+		}
+	}
+	resp, err := http.Get(p.url("/poll?channel=other&after="))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if answer, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(answer), `"last": "none-0"`) {
+		t.Errorf("a page of %s has published: %s, %v", other.URL, answer, err)
+	}
+}
