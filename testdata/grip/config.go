@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,17 +43,31 @@ type Config struct {
 // "base64:" is decoded first. A verify-key may be a public key in PEM, a JSON Web Key, or a secret; a
 // key to sign with is a secret.
 // If verifyKey is not empty it stands for verify-key, as GRIP_VERIFY_KEY does.
-// An error names the part that is wrong, and never a key.
+// An error names the part that is wrong, and what to change, and never a key.
 // Source: https://github.com/fanout/js-grip#the-grip_url
 func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	u, err := url.Parse(gripURL)
 	if err != nil {
-		return nil, errors.New("GRIP_URL is not a URL") // err would show the keys
+		return nil, errors.New("GRIP_URL is not a URL: escape what is special in its keys, and look at its port") // err would show the keys
+	}
+	if placeholder.MatchString(gripURL) {
+		return nil, errors.New("GRIP_URL still has {...} in it: put your service's id and API token there")
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, errors.New("GRIP_URL is not an absolute http or https URL, such as http://localhost:5561/")
 	}
-	query := u.Query()
+	if strings.HasSuffix(strings.TrimSuffix(u.Path, "/"), "/publish") {
+		return nil, errors.New("GRIP_URL ends its path in /publish/: leave that out, it is added")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, errors.New("GRIP_URL: its query is malformed: escape what is special in its keys")
+	}
+	for name := range query {
+		if known := strings.ReplaceAll(strings.ToLower(name), "_", "-"); known != name && slices.Contains(parameters, known) {
+			return nil, fmt.Errorf("GRIP_URL: write %s=, not %s=", known, name)
+		}
+	}
 	take := func(name string) string {
 		defer query.Del(name)
 		return query.Get(name)
@@ -93,6 +109,11 @@ func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	c.ControlURI = u.String()
 	return c, nil
 }
+
+// parameters are those of a GRIP_URL.
+var parameters = []string{"iss", "key", "verify-iss", "verify-key"}
+
+var placeholder = regexp.MustCompile(`(?i)\{[a-z-]+\}|%7b[a-z-]+%7d`)
 
 // decode64 decodes a key that starts with "base64:", in either alphabet, and padded or not.
 func decode64(key string) ([]byte, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -59,11 +60,18 @@ var ErrTooLarge = errors.New("the message is too large to publish")
 // PublishError is the refusal of a publish request.
 type PublishError struct {
 	StatusCode int    // the status of the response
-	Body       string // the beginning of its body
+	Body       string // the beginning of its body, without the credentials that were sent, should it have them
 }
 
 func (e *PublishError) Error() string {
-	return fmt.Sprintf("publishing was refused with status %d (%s): %s", e.StatusCode, http.StatusText(e.StatusCode), e.Body)
+	advice := "try again later"
+	switch {
+	case e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden:
+		advice = "the key in GRIP_URL is wrong, has expired or is not for this service: put a valid one there"
+	case e.StatusCode < 500:
+		advice = "look at the host and the path in GRIP_URL: it is not a publishing API that answers, or not that of a service"
+	}
+	return fmt.Sprintf("publishing was refused with status %d (%s); %s; the answer: %.200q", e.StatusCode, http.StatusText(e.StatusCode), advice, e.Body)
 }
 
 var publishClient = http.Client{
@@ -110,21 +118,28 @@ func (c *Config) Publish(ctx context.Context, items ...Item) error {
 		return fmt.Errorf("publish: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	var authorization string
 	if c.authorize != nil {
-		authorization, err := c.authorize()
-		if err != nil {
+		if authorization, err = c.authorize(); err != nil {
 			return fmt.Errorf("publish: authorize: %w", err)
 		}
 		req.Header.Set("Authorization", authorization)
 	}
 	resp, err := publishClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("publish: no response from the GRIP proxy: %w", err)
+		if detail := new(url.Error); errors.As(err, &detail) {
+			err = detail.Err // without the URL: what its query has is not for a log
+		}
+		return fmt.Errorf("publish: no response from the GRIP proxy at %s; is it running, and is that the host and port for GRIP_URL: %w", req.URL.Host, err)
 	}
 	defer resp.Body.Close()
-	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+	answer, _ := io.ReadAll(io.LimitReader(resp.Body, MaxPublish))
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return &PublishError{resp.StatusCode, strings.TrimSpace(string(answer))}
+		body := strings.TrimSpace(string(answer))
+		if _, credentials, ok := strings.Cut(authorization, " "); ok {
+			body = strings.ReplaceAll(body, credentials, "(withheld)")
+		}
+		return &PublishError{resp.StatusCode, body[:min(len(body), 512)]}
 	}
 	return nil
 }

@@ -41,10 +41,25 @@ func TestPublish(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 
-	status, answer = http.StatusForbidden, "no such token\n"
+	// What is refused is said in one line, with what to change, and without the token.
 	var refused *PublishError
-	if err := c.Publish(t.Context(), item); !errors.As(err, &refused) || refused.StatusCode != 403 || refused.Body != "no such token" {
-		t.Errorf("refused: got %v", err)
+	long := strings.Repeat("x", 1000)
+	for _, tt := range []struct {
+		status             int
+		answer, body, says string
+	}{
+		{403, "no such token\n", "no such token", "the key in GRIP_URL is wrong"},
+		{401, "TOKEN\nhas expired", "(withheld)\nhas expired", "has expired or is not for this service: put a valid one there"},
+		{404, "Not found", "Not found", "look at the host and the path in GRIP_URL"},
+		{503, long[:510] + "TOKEN", long[:510] + "(w", "try again later"},
+	} {
+		status, answer = tt.status, tt.answer
+		err := c.Publish(t.Context(), item)
+		if !errors.As(err, &refused) || refused.StatusCode != tt.status || refused.Body != tt.body {
+			t.Errorf("%d: got %#v", tt.status, err)
+		} else if text := err.Error(); !strings.Contains(text, tt.says) || strings.ContainsAny(text, "\r\n") || strings.Contains(text, "TOKEN") {
+			t.Errorf("%d: it says %s", tt.status, text)
+		}
 	}
 
 	status = http.StatusMovedPermanently
@@ -54,8 +69,18 @@ func TestPublish(t *testing.T) {
 
 	server.Close()
 	err = c.Publish(t.Context(), item)
-	if err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "no response") || strings.Contains(err.Error(), "TOKEN") {
+	if err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "no response from the GRIP proxy at 127.0.0.1:") {
 		t.Errorf("down: got %v", err)
+	}
+	for _, down := range []string{server.URL + "/?key=TOKEN", server.URL + "/?iss=me&key=TOKEN", server.URL + "/?token=TOKEN", "http://u:TOKEN@" + server.Listener.Addr().String()} {
+		c, err := ParseURL(down, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Publish(t.Context(), item)
+		if err == nil || !strings.Contains(err.Error(), "is it running") || strings.Contains(err.Error(), "TOKEN") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s down: got %v", down, err)
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ func main() {
 		log.Fatal(err)
 	}
 	if !config.Verifies() {
-		log.Print("WARNING: GRIP_URL has no verify-key: anybody who can reach this origin can pass for the proxy")
+		log.Print("WARNING: GRIP_URL has no verify-key, and GRIP_VERIFY_KEY is not set: anybody who can reach this origin can pass for the proxy")
 	}
 	pages, err := trustPages(*trust)
 	if err != nil {
@@ -55,7 +55,8 @@ func main() {
 		pollTimeout: *pollTimeout, keepAlive: *keepAlive, next: *next,
 	}
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
-	log.Printf("listening on http://%s/, publishing to %s", *addr, config.ControlURI)
+	publishTo, _, _ := strings.Cut(config.ControlURI, "?") // what its query has is not for a log
+	log.Printf("listening on http://%s/, publishing to %s", *addr, publishTo)
 	log.Fatal(server.ListenAndServe())
 }
 
