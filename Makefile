@@ -8,6 +8,8 @@ WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
 # Runs go test, and has what fails at the end.
 GOTESTSUM = gotestsum=$$(go -C testdata tool -n gotestsum) && cd $(1) && exec "$$gotestsum" --format-hide-empty-pkg --hide-summary=skipped
+# The race detector needs cgo, and that a C compiler with its headers: this tries them.
+RACE  = $(shell go build -race runtime/cgo 2>/dev/null && echo -race)
 WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
 
 .PHONY: help tools env build serve demo test lint unit e2e load bench clean kit go
@@ -49,14 +51,16 @@ lint: kit ## Check the format, vet, and run staticcheck, ShellCheck and actionli
 		$$shellcheck $(wildcard .ci/run) testdata/toolchain/*.sh && \
 		$(if $(WORKFLOWS),$$actionlint -shellcheck="$$shellcheck" $(WORKFLOWS),:)
 
-unit: kit ## Run the app's unit tests, which need none of the tools
+unit: kit ## Run the unit tests, which need none of the tools, with the race detector
 	@$(call GOTESTSUM,.) --jsonfile=testdata/bin/unit.json -- ./...
+	@[ -n "$(RACE)" ] || { echo '*** RACES are NOT TESTED: there is no C compiler (on Debian: sudo apt-get install gcc libc6-dev) ***' >&2; [ -z "$$CI" ]; }
+	@$(call GOTESTSUM,testdata) --jsonfile=bin/packages.json -- $(RACE) $$(go list ./... | grep -v '/e2e$$')
 
 e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
 	@$(KIT) browser
 	@$(KIT) origins
 	@$(call GOTESTSUM,testdata) --jsonfile=bin/e2e.json \
-		--post-run-command='bin/kit summary $(if $(filter test,$(MAKECMDGOALS)),bin/unit.json) bin/e2e.json' -- -count=1 -timeout=20m $(ARGS) ./...
+		--post-run-command='bin/kit summary $(if $(filter test,$(MAKECMDGOALS)),bin/unit.json bin/packages.json) bin/e2e.json' -- -count=1 -timeout=20m $(ARGS) ./e2e
 
 load: tools ## Hold 4000 connections through the app, account for every message, then try faults: some minutes
 	@go -C testdata build -o bin/ ./load

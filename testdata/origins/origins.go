@@ -120,14 +120,19 @@ func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("python3 --version: %w", err)
 	}
-	want = fmt.Appendf(want, "\n# for %s", version)
-	if have, err := os.ReadFile(installed); err == nil && bytes.Equal(have, want) {
-		return nil
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	version = append([]byte("# for "), version...)
+	want = append(append(want, '\n'), version...)
+	have, err := os.ReadFile(installed)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := o.run(ctx, out, "python3", "-m", "venv", ".venv"); err != nil { // one that is there it keeps
-		return err
+	if bytes.Equal(have, want) {
+		return nil
+	}
+	if !bytes.HasSuffix(have, version) { // it is new, or from before Python was; what is there stays
+		if err := o.run(ctx, out, "python3", "-m", "venv", ".venv"); err != nil {
+			return err
+		}
 	}
 	if err := o.run(ctx, out, python, "-m", "pip", "install", "--use-pep517", "--disable-pip-version-check", "-r", "requirements.txt"); err != nil {
 		return err
