@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -25,40 +26,57 @@ import (
 // there, and answers just what the CLI needs to go on. What Fastly makes of it, it does not know.
 type fastlyAPI struct {
 	*httptest.Server
+	// logs writes the lines of the log stream; what it has begun goes on.
+	logs func(http.ResponseWriter, *http.Request)
+	// onChange, if it is there, is told of each change, "METHOD path", with mu locked.
+	onChange func(call string)
+
 	mu      sync.Mutex
-	changes []string // each one "METHOD path body"; of a package, the files
+	answers map[string]string // by "METHOD path"
+	changes []string          // each one "METHOD path body"; of a package, the files
 }
 
 func startFastlyAPI(t *testing.T) *fastlyAPI {
-	answers := map[string]string{
-		"GET /service/SERVICE/log_stream/managed/instance_output": `{"batch_id": "1", "logs": [{"id": "1", "stream": "stderr", "message": "what the app logs"}]}` + "\n",
+	a := &fastlyAPI{answers: map[string]string{
 		"POST /service":                         `{"id": "SERVICE"}`,
 		"GET /service/SERVICE/details":          `{"type": "wasm"}`,
 		"GET /service/SERVICE/version":          `[{"number": 1, "active": true}]`,
 		"PUT /service/SERVICE/version/1/clone":  `{"number": 2}`,
 		"GET /service/SERVICE/version/1/domain": `[]`,
 		"GET /service/SERVICE/version/2/domain": `[{"name": "my-app.example.com"}]`,
-	}
-	a := &fastlyAPI{}
+	}}
+	a.logs = func(w http.ResponseWriter, _ *http.Request) { writeLog(w, 1, "what the app logs") }
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := r.Method + " " + r.URL.Path
 		if r.Method != http.MethodGet {
 			a.mu.Lock()
 			a.changes = append(a.changes, strings.TrimSpace(call+" "+readBody(t, r)))
+			if a.onChange != nil {
+				a.onChange(call)
+			}
 			a.mu.Unlock()
 		}
-		answer, ok := answers[call]
+		if call == "GET /service/SERVICE/log_stream/managed/instance_output" {
+			a.logs(w, r)
+			<-r.Context().Done()
+			return
+		}
+		a.mu.Lock()
+		answer, ok := a.answers[call]
+		a.mu.Unlock()
 		if !ok {
 			answer = "{}"
 		}
 		io.WriteString(w, answer)
-		if strings.HasPrefix(answer, `{"batch_id"`) { // the logs go on
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-		}
 	}))
 	t.Cleanup(a.Close)
 	return a
+}
+
+// writeLog writes one line to a log stream.
+func writeLog(w http.ResponseWriter, id int, message string) {
+	fmt.Fprintf(w, `{"batch_id": "%d", "logs": [{"id": "1", "stream": "stdout", "message": %q}]}`+"\n", id, message)
+	w.(http.Flusher).Flush()
 }
 
 func readBody(t *testing.T, r *http.Request) string {
@@ -78,6 +96,13 @@ func readBody(t *testing.T, r *http.Request) string {
 	return strings.Join(packaged(t, part), " ")
 }
 
+// env returns the environment for a CLI that is to use the stand-in.
+func (a *fastlyAPI) env() []string {
+	own := func(variable string) bool { return strings.HasPrefix(variable, "FASTLY_") }
+	return append(slices.DeleteFunc(os.Environ(), own),
+		"FASTLY_API_ENDPOINT="+a.URL, "FASTLY_ACCOUNT_ENDPOINT="+a.URL, "FASTLY_WASM_METADATA_DISABLE=true")
+}
+
 // start starts a command of the CLI, with in for what is typed.
 func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.Cmd, in io.Writer) {
 	t.Helper()
@@ -85,10 +110,7 @@ func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.C
 	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, tools.Fastly, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	own := func(variable string) bool { return strings.HasPrefix(variable, "FASTLY_") }
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), own),
-		"FASTLY_API_ENDPOINT="+a.URL, "FASTLY_ACCOUNT_ENDPOINT="+a.URL, "FASTLY_API_TOKEN=TOKEN",
-		"FASTLY_WASM_METADATA_DISABLE=true", "HTTPS_PROXY=http://127.0.0.1:1") // else it would tell Fastly of the publish
+	cmd.Env = append(a.env(), "FASTLY_API_TOKEN=TOKEN", "HTTPS_PROXY=http://127.0.0.1:1") // else it would tell Fastly of the publish
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -169,7 +191,9 @@ func TestDeploy(t *testing.T) {
 	})
 
 	t.Run("second", func(t *testing.T) {
-		for _, file := range []string{".env", "go.work.sum", "guest-profiles/one", "pushpin-logs/one"} {
+		for _, file := range []string{".env", "go.work.sum",
+			"testdata/origins/node/node_modules/a/b/c/d/e/f/one", "testdata/origins/python/.venv/lib/python3/site-packages/a/b/c/d/e/one",
+			"guest-profiles/one", "pushpin-logs/one"} {
 			path := filepath.Join(p.dir, file)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				t.Fatal(err)
