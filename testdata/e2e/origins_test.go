@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -324,6 +326,103 @@ func testOriginGripURL(t *testing.T, p *project, origin origins.Origin) {
 		}
 		if got := out.String(); !strings.HasPrefix(got, "GRIP_URL must be ") || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
 			t.Errorf("with the GRIP_URL %q it says\n%s", gripURL, got)
+		}
+	}
+}
+
+// writeOrigin makes an origin's directory, whose path has what trips up careless programs.
+func writeOrigin(t *testing.T, files map[string]string) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "my örigin's")
+	for name, content := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestOriginInstall has what an origin needs installed once, and again when its lock file changes; the
+// command then starts it.
+func TestOriginInstall(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		files         map[string]string
+		lock, changed string
+	}{
+		"node": {map[string]string{
+			"package.json": `{"name": "x", "scripts": {"start": "node main.js"}, "dependencies": {"y": "file:y"}}`,
+			"package-lock.json": `{"name": "x", "lockfileVersion": 3, "packages": {"": {"name": "x", "dependencies": {"y": "file:y"}},
+				"node_modules/y": {"resolved": "y", "link": true}, "y": {"version": "1.0.0"}}}`,
+			"y/package.json": `{"name": "y", "version": "1.0.0"}`,
+			"y/index.js":     `module.exports = "started"`,
+			"main.js":        `console.log(require("y"))`,
+		}, "package-lock.json", ""},
+		"python": {map[string]string{"requirements.txt": "", "app.py": `print("started")`}, "requirements.txt", "# changed\n"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := writeOrigin(t, tt.files)
+			origin, err := origins.Find(t.Context(), dir)
+			if err != nil {
+				if os.Getenv("CI") != "" {
+					t.Fatal(err)
+				}
+				t.Skipf("NOT TESTED: %v", err) // `make e2e` says so loudly
+			}
+			install := func(installs bool) {
+				t.Helper()
+				var progress bytes.Buffer
+				cmd, err := origin.Install(t.Context(), &progress)
+				if err != nil {
+					t.Fatalf("%v\n%s", err, &progress)
+				}
+				if (progress.Len() > 0) != installs {
+					t.Errorf("installs: %t; it says %q", installs, &progress)
+				}
+				if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "started" {
+					t.Errorf("%s: %v, %s", cmd, err, out)
+				}
+			}
+			install(true)
+			install(false)
+			lock := filepath.Join(dir, tt.lock)
+			if err := os.WriteFile(lock, []byte(tt.files[tt.lock]+tt.changed), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if name == "node" {
+				later := filepath.Join(dir, "node_modules", ".package-lock.json")
+				info, err := os.Stat(later)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Chtimes(lock, info.ModTime().Add(1e9), info.ModTime().Add(1e9)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			install(true)
+		})
+	}
+}
+
+// An installation that fails is not taken for one that is there.
+func TestOriginInstallFails(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("npm"); err != nil {
+		t.Skip(err) // TestOriginInstall fails for it in CI
+	}
+	dir := writeOrigin(t, map[string]string{"package.json": `{"scripts": {"start": "node main.js"}}`, "package-lock.json": "no JSON"})
+	origin, err := origins.Find(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		var progress bytes.Buffer
+		if _, err := origin.Install(t.Context(), &progress); err == nil || !strings.Contains(err.Error(), "npm ci") {
+			t.Errorf("got %v\n%s", err, &progress)
 		}
 	}
 }

@@ -91,7 +91,8 @@ func TestReadme(t *testing.T) {
 	serve.Stop()
 	origin.Stop()
 
-	origin = n.start(t, n.next(t, "export GRIP_URL=")+n.next(t, "export GRIP_VERIFY_KEY=")+"exec testdata/bin/origin\n")
+	filledIn := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN").Replace(n.next(t, "export GRIP_URL="))
+	origin = n.start(t, filledIn+n.next(t, "export GRIP_VERIFY_KEY=")+"exec testdata/bin/origin\n")
 	origin.out.wait(t, `listening on .*, publishing to https://api\.fastly\.com/service/`, origin.Process, patience)
 	if strings.Contains(origin.out.String(), "WARNING") {
 		t.Errorf("with these variables the demo's origin says\n%s", origin.out)

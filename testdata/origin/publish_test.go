@@ -210,8 +210,8 @@ func TestFullHistory(t *testing.T) {
 			for j := range maxChannels {
 				channel := fmt.Sprint("channel-", i, "-", j)
 				many.add(channel, "hello", fits)
-				if messages, _, _, gap := many.after(channel, beginning); len(messages) != 1 && !gap {
-					t.Errorf("%s has %d messages, and says of no gap", channel, len(messages))
+				if messages, _, _, _ := many.after(channel, beginning); len(messages) > 1 { // none, if it is forgotten again
+					t.Errorf("%s has %d messages", channel, len(messages))
 				}
 			}
 		})
