@@ -3,8 +3,10 @@ package e2e
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +24,9 @@ import (
 func publishSteps(t *testing.T) (steps []*actionlint.Step) {
 	t.Helper()
 	content, err := os.ReadFile("../../.github/workflows/deploy.yml")
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("this project publishes by other means: it has no deploy.yml any more")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
