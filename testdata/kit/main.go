@@ -199,7 +199,9 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 	}
 
 	printInvitation(addr, dir, m)
-	fmt.Print(notHeld(ctx, addr))
+	if dir == "" { // another origin need not have these
+		fmt.Print(notHeld(ctx, addr))
+	}
 	select {
 	case <-ctx.Done():
 		out.stop.Store(true)
