@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// kitName is the name of the kit's repository.
+const kitName = "compute-starter-kit-go-fanout-forward"
+
 // serveKit makes a git repository of this project, with what is not in .gitignore, and serves it as
 // forges do, as long as this process runs.
 func serveKit() (url string, err error) {
@@ -31,9 +34,8 @@ func serveKit() (url string, err error) {
 	os.Setenv("GIT_CONFIG_GLOBAL", config)
 	os.Setenv("GIT_CONFIG_NOSYSTEM", "1")
 
-	const name = "compute-starter-kit-go-fanout-forward"
 	for _, args := range [][]string{{"init", "--quiet"}, {"add", "--all"}, {"commit", "--quiet", "--message=The kit"}} {
-		args = append([]string{"--git-dir=" + filepath.Join(root, name), "--work-tree=../.."}, args...)
+		args = append([]string{"--git-dir=" + filepath.Join(root, kitName), "--work-tree=../.."}, args...)
 		if out, err := exec.Command("git", args...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("make a git repository of this project: git %q: %w\n%s", args, err, out)
 		}
@@ -47,10 +49,10 @@ func serveKit() (url string, err error) {
 		return "", fmt.Errorf("%w; install the whole of git: some systems have it in parts", err)
 	}
 	forge := http.NewServeMux()
-	forge.HandleFunc("/"+name, func(http.ResponseWriter, *http.Request) {}) // the page for people, which the CLI asks for first
+	forge.HandleFunc("/"+kitName, func(http.ResponseWriter, *http.Request) {}) // the page for people, which the CLI asks for first
 	forge.Handle("/", &cgi.Handler{
 		Path: backend,
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
 	})
-	return httptest.NewServer(forge).URL + "/" + name, nil
+	return httptest.NewServer(forge).URL + "/" + kitName, nil
 }

@@ -34,6 +34,7 @@ import (
 
 // TestOrigins runs each origin in another language with `make demo ORIGIN=`, and tries what it invites to.
 func TestOrigins(t *testing.T) {
+	needsDefault(t)
 	t.Parallel()
 	p := newProject(t)
 	var arguments []string

@@ -18,6 +18,7 @@ import (
 // TestPages sends what browsers send for pages of the app, under each name that it has, and for pages of
 // other sites. The app's origin sees the override host in each case.
 func TestPages(t *testing.T) {
+	needsDefault(t)
 	t.Parallel()
 	p := newProject(t)
 	_, port, _ := strings.Cut(p.addr, ":")

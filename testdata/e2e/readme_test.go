@@ -18,38 +18,101 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
-// notRun says why TestReadme does not run some of the README's shell commands, by how the command
-// begins or by the section.
+// notRun says why TestReadme does not run some of the READMEs' shell commands, by how the command begins or
+// by the section.
 var notRun = map[string]string{
-	"make test":           "it would run this test",
-	"fastly compute init": "newProject runs it, for most of the other tests",
-	"git clone ":          "TestInit runs it",
-	"## Deploy":           "needs an account at Fastly",
-	"fastly log-tail":     "needs an account at Fastly",
+	"## Deploy":           "needs an account at Fastly; TestDeploy runs the commands with a stand-in for the API",
 	"go -C testdata test": "it is how this test runs",
+	"go -C testdata run":  "the demo runs the same origin",
+	"make demo ORIGIN=":   "TestOrigins runs it",
+	"export GRIP_URL='https://api.fastly.com/service/{service-id}?key={api-token}&verify-iss=fastly:{service-id}&verify-key=": "TestOrigins has such a value",
+	"make bench": "TestBench runs it, for less time",
+	"make load":  "takes minutes; TestFaults and the tests in testdata/load do a little of it",
 }
 
-// TestReadme does what the README says, in its order, as a newcomer would: in a clone, and on the ports
-// that it names. It runs every shell command that notRun does not list.
-func TestReadme(t *testing.T) {
-	needsDefault(t)
+// ownReadme skips the test in a project whose README.md is not the kit's any more.
+func ownReadme(t *testing.T) {
+	t.Helper()
 	if readme, _ := os.ReadFile(readmePath); !strings.HasPrefix(string(readme), "# Fanout forward: ") {
 		t.Skip("README.md is this project's own: it has another title than the kit's")
 	}
-	t.Parallel()
-	n := &newcomer{dir: filepath.Join(t.TempDir(), "compute-starter-kit-go-fanout-forward")}
-	for _, b := range blocks(t, readmePath) {
-		if slices.Contains([]string{"go", "http", ""}, b.lang) {
+}
+
+// readmes are the kit's READMEs but for the one at the top.
+func readmes(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for _, pattern := range []string{"../README.md", "../*/README.md", "../origins/*/README.md"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, paths...)
+	}
+	return found
+}
+
+// commands returns the lines of a README's shell blocks.
+func commands(t *testing.T, path string) (commands []block) {
+	t.Helper()
+	for _, b := range blocks(t, path) {
+		if b.lang != "sh" {
 			continue // TestRecipes has Go; the others show what is no command
 		}
 		for i, command := range strings.Split(strings.TrimSuffix(b.text, "\n"), "\n") {
-			n.commands = append(n.commands, block{section: b.section, line: b.line + 1 + i, text: command + "\n"})
+			command = strings.TrimSpace(strings.ReplaceAll(command, "https://github.com/{owner}/"+kitName, kitURL))
+			commands = append(commands, block{path: path, section: b.section, line: b.line + 1 + i, text: command + "\n"})
 		}
 	}
-	if out, err := exec.Command("git", "clone", "--quiet", kitURL, n.dir).CombinedOutput(); err != nil {
-		t.Fatalf("clone the kit: %v\n%s", err, out)
+	return commands
+}
+
+// TestLinks checks that what the READMEs link to in the project is there, the headings too.
+func TestLinks(t *testing.T) {
+	paths := readmes(t)
+	if readme, _ := os.ReadFile(readmePath); strings.HasPrefix(string(readme), "# Fanout forward: ") {
+		paths = append(paths, readmePath)
 	}
-	m, err := chain.ReadManifest(n.dir)
+	link := regexp.MustCompile(`\]\(([^)\s#]*)(#[^)\s]*)?\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range link.FindAllStringSubmatch(string(content), -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			to := path
+			if match[1] != "" {
+				to = filepath.Join(filepath.Dir(path), match[1])
+			}
+			linked, err := os.ReadFile(to)
+			if err != nil {
+				t.Errorf("%s links to %s: %v", path, match[0], err)
+				continue
+			}
+			found := match[2] == ""
+			for _, h := range heading.FindAllStringSubmatch(string(linked), -1) {
+				anchor := strings.ReplaceAll(strings.ToLower(regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(h[1], "")), " ", "-")
+				found = found || match[2] == "#"+anchor
+			}
+			if !found {
+				t.Errorf("%s links to %s: there is no such heading", path, match[0])
+			}
+		}
+	}
+}
+
+// TestReadme does what the READMEs say, in the order of the one at the top, as a newcomer would, and on the ports
+// that it names. It runs every shell command that notRun does not list.
+func TestReadme(t *testing.T) {
+	needsDefault(t)
+	ownReadme(t)
+	t.Parallel()
+	n := &newcomer{dir: t.TempDir(), commands: commands(t, readmePath)}
+	m, err := chain.ReadManifest("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +121,8 @@ func TestReadme(t *testing.T) {
 		skipOrFail(t, "the README's commands are NOT TESTED, as they need ports that are in use: %v", err)
 	}
 
+	n.run(t, n.next(t, "git clone ")+n.next(t, "cd "))
+	n.dir = filepath.Join(n.dir, kitName)
 	demo := n.start(t, n.next(t, "make demo"))
 	demo.out.wait(t, invitation, demo.Process, 8*patience)
 	events := n.start(t, n.next(t, "curl -N http://localhost:7676/events"))
@@ -81,31 +146,42 @@ func TestReadme(t *testing.T) {
 	n.echo(t, n.next(t, "curl -X POST http://localhost:7676/echo"), false)
 	demo.ctrlC(t)
 
-	origin := n.start(t, "exec testdata/bin/origin\n")
+	env := n.next(t, `eval "$(make -s env)"`)
+	create := n.next(t, "mkdir ") + n.next(t, "fastly compute init")
+	n.typed = strings.Repeat("\n", 10) // whoever creates a project may press Enter at each question
+	n.run(t, env+create)
+	clone := n.dir
+	n.dir = filepath.Join(clone, "../my-app")
+	origin := n.start(t, "exec "+clone+"/testdata/bin/origin\n")
 	origin.out.wait(t, "listening on", origin.Process, patience)
-	serve := n.start(t, n.next(t, `eval "$(make -s env)"`)+n.next(t, "fastly compute serve"))
+	serve := n.start(t, env+n.next(t, "fastly compute serve"))
 	if _, err := serve.WaitForListener(t.Context(), chain.DefaultAddr); err != nil {
-		t.Fatalf("%v\n%s", err, serve.out)
+		t.Fatalf("%v\n%s", err, tail(serve.out.String(), 20))
 	}
 	n.echo(t, "curl http://localhost:7676/echo", true)
 	serve.Stop()
 	origin.Stop()
+	n.next(t, "") // all that is left is in notRun
 
-	filledIn := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN").Replace(n.next(t, "export GRIP_URL="))
-	origin = n.start(t, filledIn+n.next(t, "export GRIP_VERIFY_KEY=")+"exec testdata/bin/origin\n")
+	n.commands = nil
+	for _, path := range readmes(t) {
+		n.commands = append(n.commands, commands(t, path)...)
+	}
+	origin = n.start(t, n.next(t, "export GRIP_URL='https://api.fastly.com/service/{service-id}?key={api-token}&verify-iss=fastly:{service-id}'")+
+		n.next(t, "export GRIP_VERIFY_KEY=")+"exec "+clone+"/testdata/bin/origin\n")
 	origin.out.wait(t, `listening on .*, publishing to https://api\.fastly\.com/service/`, origin.Process, patience)
 	if strings.Contains(origin.out.String(), "WARNING") {
 		t.Errorf("with these variables the demo's origin says\n%s", origin.out)
 	}
 	origin.Stop()
-
-	n.next(t, "") // all that is left is in notRun
+	n.next(t, "")
 	waitFree(t, ports...)
 }
 
 // newcomer is who reads the README, and does what it says.
 type newcomer struct {
-	dir      string  // the clone
+	dir      string  // where the commands run
+	typed    string  // what is typed while they do
 	commands []block // each of one line; those that are still to come
 }
 
@@ -116,14 +192,14 @@ func (n *newcomer) next(t *testing.T, start string) string {
 	i := len(n.commands)
 	if start != "" {
 		if i = slices.IndexFunc(n.commands, func(c block) bool { return strings.HasPrefix(c.text, start) }); i < 0 {
-			t.Fatalf("README.md has no command %q, or has it before one that this test runs first", start)
+			t.Fatalf("the READMEs have no command %q, or have it before one that this test runs first", start)
 		}
 	}
 	for _, c := range n.commands[:i] {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(notRun)), func(listed string) bool {
 			return strings.HasPrefix(c.text, listed) || "## "+c.section == listed
 		}) {
-			t.Errorf("README.md:%d: nothing runs this command: run it in TestReadme, or list it in notRun, with the reason:\n%s", c.line, c.text)
+			t.Errorf("%s:%d: nothing runs this command: run it in TestReadme, or list it in notRun, with the reason:\n%s", c.path, c.line, c.text)
 		}
 	}
 	if start == "" {
@@ -141,7 +217,7 @@ type session struct {
 	out *logBuffer
 }
 
-// shell returns a command that runs the script in the clone, with nothing of the make or the variables
+// shell returns a command that runs the script, with nothing of the make or the variables
 // that this test may run under.
 func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
 	t.Log("$ " + strings.TrimSpace(script))
@@ -198,7 +274,7 @@ func (n *newcomer) run(t *testing.T, script string) string {
 	t.Helper()
 	cmd := n.shell(t, script)
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	cmd.Stdin, cmd.Stderr = strings.NewReader(n.typed), &stderr
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, out, &stderr)
@@ -239,6 +315,7 @@ func websocketClient(t *testing.T, command string) string {
 
 // block is a fenced block of a README.
 type block struct {
+	path    string // of the README
 	lang    string
 	section string // the heading of level two that it is below
 	heading string // the heading that it is below, of whatever level
@@ -256,7 +333,7 @@ func blocks(t *testing.T, path string) (blocks []block) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b block
+	b := block{path: path}
 	inside := false
 	for i, line := range strings.SplitAfter(string(content), "\n") {
 		lang, fence := strings.CutPrefix(strings.TrimSpace(line), "```")

@@ -273,6 +273,9 @@ func TestRequests(t *testing.T) {
 			without(t, method)
 			continue
 		}
+		if slices.ContainsFunc(table, func(row handoffs.Row) bool { return row.Method == method && row.Answered() }) {
+			continue // the app answers this method itself
+		}
 		if method == "POST" {
 			method = row.Method
 		}

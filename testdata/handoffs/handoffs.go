@@ -92,6 +92,9 @@ func (t Table) Find(to string, accept func(Row) bool) (Row, bool) {
 	return Row{}, false
 }
 
+// Answered reports whether the app answers the request itself, and does not pass it on.
+func (r Row) Answered() bool { return r.To != Fanout && r.To != Origin }
+
 // AddTo adds the row's header, if it has one.
 func (r Row) AddTo(header http.Header) {
 	if name, value, ok := strings.Cut(r.Header, ":"); ok {
