@@ -20,7 +20,7 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
-	"compute-starter-kit-go-fanout-forward/testdata/crowd"
+	"compute-starter-kit-go-fanout-forward/testdata/clients"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
@@ -43,7 +43,7 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	f := &faults{project: newProject(t), kinds: slices.Sorted(maps.Keys(heldBy()))}
 	setBackend(t, f.project, "first_byte_timeout_ms", firstByte.Milliseconds())
-	f.startOrigin(t, crowd.Origin)
+	f.startOrigin(t, clients.Origin)
 	t.Cleanup(func() { f.origin.Close() })
 	f.change(t, "not yet") // the CLI watches only files that are there when it starts
 	f.app = f.serve(t, "--watch")
@@ -60,7 +60,7 @@ func TestFaults(t *testing.T) {
 // faults is a chain to which things happen.
 type faults struct {
 	*project
-	kinds  []crowd.Kind // of the clients that are held, as the table has them
+	kinds  []clients.Kind // of the clients that are held, as the table has them
 	app    *chain.Process
 	origin *http.Server
 }
@@ -80,18 +80,18 @@ func (f *faults) startOrigin(t *testing.T, handler http.HandlerFunc) {
 type held struct {
 	*faults
 	channel string
-	clients []*crowd.Client
-	last    int             // the number of the last message
-	want    []crowd.Arrival // what each client must have got
+	clients []*clients.Client
+	last    int               // the number of the last message
+	want    []clients.Arrival // what each client must have got
 }
 
 // open connects a client to the app, with a request that is handed off.
-func (f *faults) open(kind crowd.Kind, channel string) (*crowd.Client, error) {
+func (f *faults) open(kind clients.Kind, channel string) (*clients.Client, error) {
 	row, header := heldBy()[kind], http.Header{}
-	if kind != crowd.Socket { // whose client has that header by itself
+	if kind != clients.Socket { // whose client has that header by itself
 		row.AddTo(header)
 	}
-	return crowd.Open(context.Background(), kind, f.addr, row.Target, channel, header)
+	return clients.Open(context.Background(), kind, f.addr, row.Target, channel, header)
 }
 
 // hold opens connections, n of each kind, until the test ends.
@@ -114,7 +114,7 @@ func (f *faults) hold(t *testing.T, n int) *held {
 		t.Cleanup(c.Leave)
 		h.clients = append(h.clients, c)
 	}
-	if err := crowd.Settle(withPatience(t), h.clients, 100*time.Millisecond, func() error { return h.send(0, 0) }); err != nil {
+	if err := clients.Settle(withPatience(t), h.clients, 100*time.Millisecond, func() error { return h.send(0, 0) }); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -126,7 +126,7 @@ func (h *held) send(n, padding int) error {
 	if err != nil {
 		return err
 	}
-	return c.Publish(context.Background(), crowd.Message(h.channel, n, padding))
+	return c.Publish(context.Background(), clients.Message(h.channel, n, padding))
 }
 
 // check publishes messages with so many bytes of filling, and fails the test unless each client has got
@@ -138,7 +138,7 @@ func (h *held) check(t *testing.T, messages, padding int) {
 		if err := h.send(h.last, padding); err != nil {
 			t.Fatal(err)
 		}
-		h.want = append(h.want, crowd.Arrival{N: h.last, Padding: padding})
+		h.want = append(h.want, clients.Arrival{N: h.last, Padding: padding})
 	}
 	ctx := withPatience(t)
 	for i, c := range h.clients {
@@ -158,8 +158,8 @@ func (h *held) check(t *testing.T, messages, padding int) {
 }
 
 // numbered returns the messages that the client has got, but for those that Settle sent.
-func numbered(c *crowd.Client) []crowd.Arrival {
-	var got []crowd.Arrival
+func numbered(c *clients.Client) []clients.Arrival {
+	var got []clients.Arrival
 	for _, a := range c.Arrivals() {
 		if a.Latency = 0; a.N > 0 {
 			got = append(got, a)
@@ -205,7 +205,7 @@ func testOriginDies(t *testing.T, f *faults) {
 		}
 	}
 
-	f.startOrigin(t, crowd.Origin)
+	f.startOrigin(t, clients.Origin)
 	f.wantAnswer(t, handoffs.Origin, http.StatusOK)
 	f.wantAnswer(t, handoffs.Fanout, http.StatusOK)
 	h.check(t, 3, 0)
@@ -220,7 +220,7 @@ func testOriginHangs(t *testing.T, f *faults) {
 	goOn := make(chan struct{})
 	f.startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		<-goOn
-		crowd.Origin(w, r)
+		clients.Origin(w, r)
 	})
 
 	got := make(chan error, 1)
@@ -273,8 +273,8 @@ func testStalled(t *testing.T, f *faults) {
 	var stalled []net.Conn
 	for range scale(2, 10) {
 		for kind, row := range heldBy() {
-			request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: localhost\r\n%s", crowd.WithChannel(crowd.WithChannel(row.Target, "flood"), h.channel), headOf(row))
-			if kind == crowd.Socket {
+			request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: localhost\r\n%s", clients.WithChannel(clients.WithChannel(row.Target, "flood"), h.channel), headOf(row))
+			if kind == clients.Socket {
 				request += "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 			}
 			stalled = append(stalled, f.readNothing(t, request+"\r\n"))
@@ -427,7 +427,7 @@ func testBurst(t *testing.T, f *faults) {
 		places <- struct{}{}
 		time.Sleep(20 * time.Millisecond) // the work
 		<-places
-		crowd.Origin(w, r)
+		clients.Origin(w, r)
 	})
 	var burst sync.WaitGroup
 	for i := range 10 * atOnce {

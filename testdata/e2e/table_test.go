@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"compute-starter-kit-go-fanout-forward/testdata/crowd"
+	"compute-starter-kit-go-fanout-forward/testdata/clients"
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
@@ -73,13 +73,13 @@ func (p *project) request(t *testing.T, row handoffs.Row, body string) *http.Req
 }
 
 // heldBy returns the request by which each kind of client is held, of those that the table hands off.
-func heldBy() map[crowd.Kind]handoffs.Row {
-	rows := map[crowd.Kind]handoffs.Row{}
+func heldBy() map[clients.Kind]handoffs.Row {
+	rows := map[clients.Kind]handoffs.Row{}
 	if row, ok := table.Find(handoffs.Fanout, plain); ok {
-		rows[crowd.Stream] = row
+		rows[clients.Stream] = row
 	}
 	if row, ok := table.Find(handoffs.Fanout, func(row handoffs.Row) bool { return row.Method == http.MethodGet && row.Upgrades() }); ok {
-		rows[crowd.Socket] = row
+		rows[clients.Socket] = row
 	}
 	return rows
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
-	"compute-starter-kit-go-fanout-forward/testdata/crowd"
+	"compute-starter-kit-go-fanout-forward/testdata/clients"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
@@ -47,7 +47,7 @@ type leg struct {
 	usage     usage
 
 	mu       sync.Mutex
-	held     []*crowd.Client
+	held     []*clients.Client
 	refusals []error
 
 	outcome
@@ -167,12 +167,12 @@ func (l *leg) open(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		kind := crowd.Socket
+		kind := clients.Socket
 		if left := l.clients() - i; streams*2 >= left { // the two kinds in proportion, to the last
-			kind, streams = crowd.Stream, streams-1
+			kind, streams = clients.Stream, streams-1
 		}
 		opening.Go(func() {
-			c, err := crowd.Open(ctx, kind, l.target, "/"+string(kind), some(1)[0], l.header)
+			c, err := clients.Open(ctx, kind, l.target, "/"+string(kind), some(1)[0], l.header)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if err != nil {
@@ -185,7 +185,7 @@ func (l *leg) open(ctx context.Context) error {
 	opening.Wait()
 	settling, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err := crowd.Settle(settling, l.held, l.pace(len(l.held)), func() error { return l.send(settling, channels, true) })
+	err := clients.Settle(settling, l.held, l.pace(len(l.held)), func() error { return l.send(settling, channels, true) })
 	if ctx.Err() == nil && settling.Err() != nil {
 		return nil // what does not get there counts as missing
 	}
@@ -207,7 +207,7 @@ func (l *leg) send(ctx context.Context, to []string, zero bool) error {
 			l.numbers[channel]++
 			n = l.numbers[channel]
 		}
-		items = append(items, crowd.Message(channel, n, 64))
+		items = append(items, clients.Message(channel, n, 64))
 	}
 	l.mu.Unlock()
 	return l.publisher.Publish(ctx, items...)

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/crowd"
+	"compute-starter-kit-go-fanout-forward/testdata/clients"
 )
 
 // The accounts of a leg have each thing that can go wrong, told by a server that does all of it.
@@ -30,7 +30,7 @@ func TestSum(t *testing.T) {
 				return
 			}
 			n, _ := strconv.Atoi(n)
-			fmt.Fprint(w, crowd.Message("", n, 0).Formats.HTTPStream.Content)
+			fmt.Fprint(w, clients.Message("", n, 0).Formats.HTTPStream.Content)
 		}
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
@@ -40,7 +40,7 @@ func TestSum(t *testing.T) {
 	l := &leg{numbers: map[string]int{}}
 	for channel, numbers := range sends {
 		l.numbers[channel] = 3
-		c, err := crowd.Open(t.Context(), crowd.Stream, strings.TrimPrefix(server.URL, "http://"), "/", channel, nil)
+		c, err := clients.Open(t.Context(), clients.Stream, strings.TrimPrefix(server.URL, "http://"), "/", channel, nil)
 		if err != nil {
 			l.refusals = append(l.refusals, err)
 			continue
@@ -128,8 +128,8 @@ func TestCheck(t *testing.T) {
 		if err := good.check(addr); err == nil {
 			t.Errorf("it takes the address %q", addr)
 		}
-		if _, err := crowd.Open(t.Context(), crowd.Stream, addr, "/", "any", nil); err == nil || !strings.Contains(err.Error(), "127.0.0.1 only") {
-			t.Errorf("a crowd connects to %q: %v", addr, err)
+		if _, err := clients.Open(t.Context(), clients.Stream, addr, "/", "any", nil); err == nil || !strings.Contains(err.Error(), "127.0.0.1 only") {
+			t.Errorf("Open connects to %q: %v", addr, err)
 		}
 	}
 	for _, change := range []func(*load){

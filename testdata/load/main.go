@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
-	"compute-starter-kit-go-fanout-forward/testdata/crowd"
+	"compute-starter-kit-go-fanout-forward/testdata/clients"
 )
 
 // maxClients is how many connections a run may have: each takes one of the system's ports for
@@ -47,7 +47,7 @@ func main() {
 	origin := flag.String("origin", "", "be the origin at this `host:port`, which the load starts for itself")
 	flag.Parse()
 	if *origin != "" {
-		log.Fatal(http.ListenAndServe(*origin, http.HandlerFunc(crowd.Origin)))
+		log.Fatal(http.ListenAndServe(*origin, http.HandlerFunc(clients.Origin)))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()

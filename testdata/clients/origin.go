@@ -1,4 +1,4 @@
-package crowd
+package clients
 
 import (
 	"io"
@@ -7,9 +7,9 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// Origin is an origin for the clients of a crowd: it has the proxy hold them on the channels
-// ?channel=, and answers any other request with the request's body. It keeps no history, so the proxy never asks
-// it again: what is held is the proxy's alone.
+// Origin is the origin for these clients. It tells the proxy to hold each of them on the channels
+// ?channel=. It answers any other request with the request's body. It keeps no history, so the proxy sends
+// no request again: only the proxy knows the connections that it holds.
 func Origin(w http.ResponseWriter, r *http.Request) {
 	channels := r.URL.Query()["channel"]
 	body, err := io.ReadAll(r.Body)

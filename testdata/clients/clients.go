@@ -1,6 +1,6 @@
-// Package crowd is many clients at once, event streams and WebSockets, that note which numbered messages
-// arrive on them, and when; and an origin for them. They connect to this machine only.
-package crowd
+// Package clients opens event streams and WebSockets, many at once. Each client notes which numbered messages
+// arrive, and when. The package has an origin for them too. The clients connect to this machine only.
+package clients
 
 import (
 	"bufio"
@@ -21,7 +21,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// Kind is how a client is connected.
+// Kind says how a client is connected.
 type Kind string
 
 // The kinds.
@@ -33,13 +33,13 @@ const (
 // Kinds are all the kinds.
 var Kinds = []Kind{Stream, Socket}
 
-// openTimeout is how long a client may take to connect, and the server to begin its response.
+// openTimeout limits the time to connect, and then the time until the response begins.
 const openTimeout = 30 * time.Second
 
-// maxMessage is how large a message may be that a client takes, in bytes.
+// maxMessage limits the size of a message, in bytes.
 const maxMessage = 1 << 20
 
-// Message returns the nth message to a channel, with padding bytes of filling. It carries the time.
+// Message returns the nth message to a channel, with padding extra bytes. It carries the time.
 func Message(channel string, n, padding int) grip.Item {
 	text := fmt.Sprintf("%d %d %s", n, time.Now().UnixNano(), strings.Repeat("x", padding))
 	return grip.Item{Channel: channel, Formats: grip.Formats{
@@ -48,30 +48,30 @@ func Message(channel string, n, padding int) grip.Item {
 	}}
 }
 
-// Arrival is a message that has arrived.
+// Arrival describes a message that arrived at a client.
 type Arrival struct {
 	N       int           // its number
-	Latency time.Duration // from when it was made
-	Padding int           // the size of its filling, in bytes
+	Latency time.Duration // since Message made it
+	Padding int           // how many extra bytes it had
 }
 
-// Client is a client.
+// Client is a connected client.
 type Client struct {
 	Kind    Kind
 	Channel string
 
 	conn  net.Conn
 	leave context.CancelFunc
-	done  chan struct{} // closed once the connection has ended
+	done  chan struct{} // closed when the connection has ended
 
 	mu  sync.Mutex
 	got []Arrival
 	err error // why the connection has ended
 }
 
-// Open connects a client to the server at addr, a host:port on this machine, with a request for the target,
-// and subscribes it to a channel. The header goes with its request. The connection ends with ctx, or with
-// Leave. An error says what the server answered instead.
+// Open connects a client to the server at addr, a host:port on this machine. It sends a GET for the target
+// with this header, and subscribes to the channel. The connection ends when ctx does, or with Leave.
+// If the server refuses, the error has its answer.
 func Open(ctx context.Context, kind Kind, addr, target, channel string, header http.Header) (*Client, error) {
 	ctx, leave := context.WithCancel(ctx)
 	c := &Client{Kind: kind, Channel: channel, leave: leave, done: make(chan struct{})}
@@ -108,15 +108,15 @@ func WithChannel(target, channel string) string {
 	return target + "?channel=" + channel
 }
 
-// dial refuses to leave this machine: what a crowd does to a server is an attack elsewhere.
+// dial connects to this machine only: to another server, so many clients would be an attack.
 func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if host, _, err := net.SplitHostPort(addr); err != nil || host != "127.0.0.1" {
-		return nil, fmt.Errorf("a crowd connects to 127.0.0.1 only, not to %q", addr)
+		return nil, fmt.Errorf("the clients connect to 127.0.0.1 only, not to %q", addr)
 	}
 	return (&net.Dialer{Timeout: openTimeout}).DialContext(ctx, network, addr)
 }
 
-// opener opens a connection, and returns what follows it until it ends.
+// opener opens a connection. It returns a function that reads messages until the connection ends.
 type opener func(ctx context.Context, client *http.Client, url string, header http.Header) (follow func() error, err error)
 
 func (c *Client) openStream(ctx context.Context, client *http.Client, url string, header http.Header) (func() error, error) {
@@ -165,7 +165,7 @@ func (c *Client) openSocket(ctx context.Context, client *http.Client, url string
 	}, nil
 }
 
-// take notes a text if it is a message of a crowd: the origin has some of its own.
+// take notes a text that Message made. It ignores other texts, which the origin sends.
 func (c *Client) take(text string) {
 	fields := strings.SplitN(text, " ", 3)
 	if len(fields) != 3 {
@@ -181,39 +181,39 @@ func (c *Client) take(text string) {
 	c.got = append(c.got, Arrival{n, time.Since(time.Unix(0, made)), len(fields[2])})
 }
 
-// Arrivals returns what has arrived, in the order in which it did.
+// Arrivals returns the messages that have arrived, in the order of their arrival.
 func (c *Client) Arrivals() []Arrival {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.got)
 }
 
-// Err returns why the connection has ended, or nil while it has not.
+// Err returns why the connection ended, or nil while it is open.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// Done is closed once the connection has ended.
+// Done returns a channel that is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Leave ends the connection, without a word of goodbye.
+// Leave closes the connection, without a closing message.
 func (c *Client) Leave() {
 	c.conn.Close()
 	c.leave()
 	<-c.done
 }
 
-// Vanish ends the connection with a reset, as one does whose program or machine died.
+// Vanish resets the connection, as if the client's program had died.
 func (c *Client) Vanish() {
 	c.conn.(*net.TCPConn).SetLinger(0)
 	c.Leave()
 }
 
-// Settle publishes the message 0, with publish, every interval until it has reached each of the
-// clients that are still connected: a subscription may begin a moment after the client sees its
-// connection open.
+// Settle waits until the clients are subscribed: that may be a moment after their connections open. It
+// calls publish, which publishes the message 0, once in each interval, until every client that is still
+// connected has got one.
 func Settle(ctx context.Context, clients []*Client, interval time.Duration, publish func() error) error {
 	for {
 		if err := publish(); err != nil {
