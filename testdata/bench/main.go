@@ -1,5 +1,5 @@
-// Command bench measures the app under Viceroy against others: itself with one sandbox for each
-// request, and any compiled kits. It takes a few minutes, and wants a machine that does nothing else.
+// Command bench compares implementations of this app, in Viceroy: the app itself, the app with one sandbox
+// for each request, and any compiled kits. It takes a few minutes. The machine should do nothing else.
 package main
 
 import (
@@ -33,19 +33,19 @@ type options struct {
 func main() {
 	var o options
 	peers := flag.String("peers", "", "compiled kits to measure too: .wasm `files`, or directories of them, separated by spaces")
-	flag.StringVar(&o.viceroy, "viceroy", "", "serve with the Viceroy of this `path`, and not with the one that make tools finds")
+	flag.StringVar(&o.viceroy, "viceroy", "", "use the Viceroy at this `path`, in place of the one that make tools finds")
 	workloads := flag.String("workloads", ".", "measure only the workloads whose name matches this `regexp`")
-	flag.IntVar(&o.rounds, "rounds", 6, "how often each contender is measured, in turn with the others")
-	flag.IntVar(&o.clients, "clients", 8, "how many clients send at the same time, each one request after the other")
-	flag.DurationVar(&o.warmup, "warmup", 400*time.Millisecond, "how long a workload runs before it is measured")
-	flag.DurationVar(&o.duration, "duration", 1200*time.Millisecond, "how long each workload is measured, in each round")
+	flag.IntVar(&o.rounds, "rounds", 6, "how many rounds to measure; each round measures every implementation once")
+	flag.IntVar(&o.clients, "clients", 8, "how many clients send requests at the same time, each one request after another")
+	flag.DurationVar(&o.warmup, "warmup", 400*time.Millisecond, "how long each workload runs before the measurement")
+	flag.DurationVar(&o.duration, "duration", 1200*time.Millisecond, "how long each measurement takes")
 	flag.StringVar(&o.jsonFile, "json", "", "write the figures to this `file`, as JSON")
 	flag.StringVar(&o.svgFile, "plot", "", "write a bar chart to this `file`, as SVG")
 	flag.Parse()
 	o.peers = strings.Fields(*peers)
 	var err error
 	if o.workloads, err = regexp.Compile(*workloads); err != nil || flag.NArg() > 0 || o.rounds < 1 || o.clients < 1 || o.duration <= 0 || o.warmup < 0 {
-		fmt.Fprintln(os.Stderr, "bench: a number, duration, regexp or argument is not as these flags have it:", err)
+		fmt.Fprintln(os.Stderr, "bench: a flag has a value that is not possible, or there is an argument without a flag:", err)
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -61,10 +61,10 @@ func main() {
 	}
 }
 
-// bench measures each contender on each workload, and prints the figures. It returns an error if
-// there is a row without figures, as it had errors.
+// bench measures each implementation on each workload, and prints the figures. It returns an error if
+// any request failed; that row of the table then has no figures.
 func bench(ctx context.Context, o options) error {
-	tools, m, err := chain.Prepare(ctx, "") // each contender has ports of its own
+	tools, m, err := chain.Prepare(ctx, "") // each implementation gets its own ports
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func bench(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	contenders, err := prepare(ctx, tools, dir, o.peers)
+	implementations, err := prepare(ctx, tools, dir, o.peers)
 	if err != nil {
 		return err
 	}
@@ -94,26 +94,26 @@ func bench(ctx context.Context, o options) error {
 	go serveOrigin(listener)
 	defer listener.Close()
 
-	report := newReport(ctx, o, tools, contenders, selected)
-	os.Unsetenv("RUST_BACKTRACE") // Viceroy would collect one for each sandbox that ends
+	report := newReport(ctx, o, tools, implementations, selected)
+	os.Unsetenv("RUST_BACKTRACE") // else Viceroy makes a backtrace for each sandbox that ends
 	began := time.Now()
-	for _, c := range contenders {
-		fmt.Fprintf(os.Stderr, "%4.0f s  start %s\n", time.Since(began).Seconds(), c.name)
-		if err := c.serve(ctx, tools); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+	for _, impl := range implementations {
+		fmt.Fprintf(os.Stderr, "%4.0f s  start %s\n", time.Since(began).Seconds(), impl.name)
+		if err := impl.serve(ctx, tools); err != nil {
+			return fmt.Errorf("%s: %w", impl.name, err)
 		}
 	}
 	for round := range o.rounds {
 		for _, w := range selected {
 			fmt.Fprintf(os.Stderr, "%4.0f s  round %d of %d: %s: requests/s", time.Since(began).Seconds(), round+1, o.rounds, w.name)
-			for i := range contenders {
-				c := contenders[(i+round)%len(contenders)] // no one always comes after the same other
-				f, err := c.measure(ctx, o, w)
+			for i := range implementations {
+				impl := implementations[(i+round)%len(implementations)] // each round in another order
+				f, err := impl.measure(ctx, o, w)
 				if err != nil {
-					return fmt.Errorf("%s: %s: %w", c.name, w.name, err)
+					return fmt.Errorf("%s: %s: %w", impl.name, w.name, err)
 				}
-				report.add(c, w, f)
-				fmt.Fprintf(os.Stderr, "; %s %.0f", c.name, f.rate())
+				report.add(impl, w, f)
+				fmt.Fprintf(os.Stderr, "; %s %.0f", impl.name, f.rate())
 			}
 			fmt.Fprintln(os.Stderr)
 		}

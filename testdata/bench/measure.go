@@ -15,13 +15,13 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// figures are what was measured of one contender on one workload.
+// figures are the measurements of one implementation on one workload.
 type figures struct {
 	latency  *hdrhistogram.Histogram // in microseconds
 	duration time.Duration
-	cpu      time.Duration // of the whole Viceroy process, user and system
-	peak     uint64        // its resident memory, in bytes
-	heap     float64       // the largest of a sandbox, in MiB
+	cpu      time.Duration // of the Viceroy process, user and system
+	peak     uint64        // the most resident memory of that process, in bytes
+	heap     float64       // the largest heap of a sandbox, in MiB
 	errors   int
 	firstErr string
 }
@@ -32,7 +32,7 @@ func newFigures() figures {
 
 func (f figures) rate() float64 { return float64(f.latency.TotalCount()) / f.duration.Seconds() }
 
-// add adds what another round measured.
+// add adds the figures of another round.
 func (f *figures) add(g figures) {
 	f.latency.Merge(g.latency)
 	f.duration += g.duration
@@ -44,16 +44,16 @@ func (f *figures) add(g figures) {
 	f.errors += g.errors
 }
 
-// measure runs the workload on the contender alone, once it is warm.
-func (c *contender) measure(ctx context.Context, o options, w workload) (f figures, err error) {
+// measure runs the workload on this implementation only, and measures after the warm-up.
+func (impl *implementation) measure(ctx context.Context, o options, w workload) (f figures, err error) {
 	f = newFigures()
-	if err := c.resume(); err != nil {
+	if err := impl.resume(); err != nil {
 		return f, err
 	}
-	defer func() { err = errors.Join(err, c.suspend()) }()
+	defer func() { err = errors.Join(err, impl.suspend()) }()
 	attack, stop := context.WithCancel(ctx)
 	defer stop()
-	results := w.attack(attack, c.addr, o.clients)
+	results := w.attack(attack, impl.addr, o.clients)
 	warm := time.After(o.warmup)
 	var began, ended time.Time
 	var before time.Duration
@@ -63,28 +63,28 @@ func (c *contender) measure(ctx context.Context, o options, w workload) (f figur
 		select {
 		case <-warm:
 			var err error
-			if before, err = cpuTime(c.viceroy); err != nil {
+			if before, err = cpuTime(impl.viceroy); err != nil {
 				return f, err
 			}
-			c.log.reset()
+			impl.log.reset()
 			began = time.Now()
 			warm = nil
 		case <-sample.C:
-			info, err := c.viceroy.MemoryInfo()
+			info, err := impl.viceroy.MemoryInfo()
 			if err != nil {
-				return f, fmt.Errorf("memory of Viceroy: %w", err)
+				return f, fmt.Errorf("read the memory of Viceroy: %w", err)
 			}
 			if !began.IsZero() {
 				f.peak = max(f.peak, info.RSS)
 			}
 			if !began.IsZero() && ended.IsZero() && time.Since(began) >= o.duration {
-				after, err := cpuTime(c.viceroy)
+				after, err := cpuTime(impl.viceroy)
 				if err != nil {
 					return f, err
 				}
 				ended = time.Now()
-				f.duration, f.cpu, f.heap = ended.Sub(began), after-before, c.log.heap()
-				stop() // only now: all clients are busy to the end of what is measured
+				f.duration, f.cpu, f.heap = ended.Sub(began), after-before, impl.log.heap()
+				stop() // only now: all clients must be busy until the measurement ends
 			}
 		case r, ok := <-results:
 			if !ok {
@@ -92,7 +92,7 @@ func (c *contender) measure(ctx context.Context, o options, w workload) (f figur
 					return f, ctx.Err()
 				}
 				if ended.IsZero() {
-					return f, fmt.Errorf("it ended before its time: %s", f.firstErr)
+					return f, fmt.Errorf("the workload ended too early: %s", f.firstErr)
 				}
 				return f, nil
 			}
@@ -110,12 +110,12 @@ func (c *contender) measure(ctx context.Context, o options, w workload) (f figur
 func cpuTime(p *process.Process) (time.Duration, error) {
 	times, err := p.Times()
 	if err != nil {
-		return 0, fmt.Errorf("CPU time of Viceroy: %w", err)
+		return 0, fmt.Errorf("read the CPU time of Viceroy: %w", err)
 	}
 	return time.Duration((times.User + times.System) * float64(time.Second)), nil
 }
 
-// sandboxLog takes Viceroy's log, and keeps what it says of the sandboxes' heaps.
+// sandboxLog collects Viceroy's log, which has the heap size of each sandbox.
 type sandboxLog struct {
 	mu   sync.Mutex
 	text bytes.Buffer // since the last reset
@@ -147,7 +147,7 @@ func (l *sandboxLog) heap() (largest float64) {
 	return largest
 }
 
-// tail returns the last of what was logged.
+// tail returns the last lines of the log.
 func (l *sandboxLog) tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

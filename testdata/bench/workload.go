@@ -17,14 +17,14 @@ import (
 
 const mebibyte = 1 << 20
 
-// workload is one kind of request, and what its response must be.
+// workload is one kind of request, with the response that it must get.
 type workload struct {
 	name      string
 	method    string
-	path      string // what the origin does with it is below
+	path      string // serveOrigin has a handler for each
 	sends     int    // the size of the request's body, in bytes
-	receives  int    // that of the response's
-	webSocket bool   // the request opens a WebSocket, and closes it
+	receives  int    // the size of the response's body, in bytes
+	webSocket bool   // the request opens a WebSocket, which is then closed
 }
 
 var workloads = []workload{
@@ -36,7 +36,7 @@ var workloads = []workload{
 	{name: "WebSocket connects", method: "GET", path: "/socket", webSocket: true},
 }
 
-// serveOrigin is the origin of all workloads. It answers with a 400 if the request is not whole.
+// serveOrigin is the origin of all workloads. It answers 400 if the request's body is not complete.
 func serveOrigin(l net.Listener) {
 	large := make([]byte, mebibyte)
 	mux := http.NewServeMux()
@@ -44,7 +44,7 @@ func serveOrigin(l net.Listener) {
 		return func(w http.ResponseWriter, r *http.Request) {
 			n, err := io.Copy(io.Discard, r.Body)
 			if err != nil || r.Method == http.MethodPost && r.Header.Get("X-Size") != strconv.FormatInt(n, 10) {
-				http.Error(w, "the body is not as it was sent", http.StatusBadRequest)
+				http.Error(w, "the body is not complete", http.StatusBadRequest)
 				return
 			}
 			time.Sleep(after)
@@ -63,13 +63,13 @@ func serveOrigin(l net.Listener) {
 			return
 		}
 		w.Header().Set("Content-Type", grip.EventsType)
-		w.Write(grip.EncodeEvents(events[0])) // accepts what opens, and agrees to what closes
+		w.Write(grip.EncodeEvents(events[0])) // the first event, OPEN or CLOSE, sent back, accepts it
 	})
 	http.Serve(l, mux)
 }
 
-// attack has the clients send the workload's requests to addr, a host:port, each one after the other,
-// until ctx is done. The results come as the responses end.
+// attack sends the workload's requests to addr, a host:port, until ctx is done. Each client sends one request
+// after another. The channel gets a result when a response has ended.
 func (w workload) attack(ctx context.Context, addr string, clients int) <-chan *vegeta.Result {
 	target := vegeta.Target{
 		Method: w.method,
@@ -94,7 +94,7 @@ func (w workload) attack(ctx context.Context, addr string, clients int) <-chan *
 	return attacker.Attack(vegeta.NewStaticTargeter(target), vegeta.Rate{}, 0, "")
 }
 
-// transport sends one request of the workload. It fails if the response is not as it must be.
+// transport sends one request of the workload. It returns an error if the response is wrong.
 type transport struct {
 	workload
 	http *http.Transport
@@ -107,7 +107,7 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		conn.CloseNow()
-		return &http.Response{StatusCode: http.StatusOK, Header: resp.Header, Body: http.NoBody}, nil // vegeta takes a 101 for an error
+		return &http.Response{StatusCode: http.StatusOK, Header: resp.Header, Body: http.NoBody}, nil // vegeta counts a 101 as an error
 	}
 	resp, err := t.http.RoundTrip(r)
 	if err == nil {
@@ -116,10 +116,10 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// sized is a body that must have just so many bytes.
+// sized is a body that must have exactly as many bytes as left says.
 type sized struct {
 	io.ReadCloser
-	left int
+	left int // bytes to come
 }
 
 func (s *sized) Read(p []byte) (int, error) {

@@ -13,8 +13,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
-// TestBench runs a short `make bench`, with a compiled kit beside the app, and a Viceroy of one's own: each has
-// figures, without an error, the table names that Viceroy, and what bench started is gone after it. How fast anything is, no test says.
+// TestBench runs a short `make bench`, with one more compiled kit, and another path for Viceroy. Every row has
+// figures and no error. The table names that Viceroy. Afterwards no process of bench is left. No test checks a speed.
 func TestBench(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
@@ -24,7 +24,7 @@ func TestBench(t *testing.T) {
 	link(t, tools.Viceroy, viceroy)
 	cmd := exec.Command("make", "bench", "PEERS=bin", "VICEROY="+viceroy, "JSON=rows.json", "PLOT=chart.svg",
 		"BENCH=-rounds 1 -warmup 200ms -duration 2s -workloads '5 bytes|WebSocket'")
-	tmp, err := os.MkdirTemp("", "b") // with T.TempDir's it would be too long for bench to use
+	tmp, err := os.MkdirTemp("", "b") // T.TempDir has a long path, which bench would not use
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestBench(t *testing.T) {
 	for _, l := range left {
 		if dir, _ := l.Cwd(); strings.HasPrefix(dir, tmp) && chain.Alive(l) {
 			name, _ := l.Name()
-			t.Errorf("bench has left %s, process %d", name, l.Pid)
+			t.Errorf("bench left %s, process %d", name, l.Pid)
 			l.Kill()
 		}
 	}
@@ -53,10 +53,10 @@ func TestBench(t *testing.T) {
 	}
 	var report struct {
 		Rows []struct {
-			Workload, Contender string
-			Requests            int
-			Heap                float64 `json:"sandbox_heap_mib"`
-			CPU                 float64 `json:"cpu_ms_per_request"`
+			Workload, Implementation string
+			Requests                 int
+			Heap                     float64 `json:"sandbox_heap_mib"`
+			CPU                      float64 `json:"cpu_ms_per_request"`
 		}
 	}
 	if err := json.Unmarshal(content, &report); err != nil {
@@ -64,16 +64,16 @@ func TestBench(t *testing.T) {
 	}
 	rows := map[string]int{}
 	for _, r := range report.Rows {
-		rows[r.Contender]++
+		rows[r.Implementation]++
 		if r.Requests == 0 || r.CPU <= 0 || r.Heap < 1 || r.Heap > 20 {
-			t.Errorf("a row is %+v; want figures", r)
+			t.Errorf("the row %+v lacks figures, or has impossible ones", r)
 		}
 		if !strings.Contains(string(out), r.Workload) {
-			t.Errorf("the table lacks %s:\n%s", r.Workload, out)
+			t.Errorf("the table does not name the workload %s:\n%s", r.Workload, out)
 		}
 	}
 	if rows["app"] != 2 || rows["main"] != 2 {
-		t.Errorf("the contenders have the rows %v; want 2 workloads of each", rows)
+		t.Errorf("the implementations have these numbers of rows: %v; want 2 for each of app and main", rows)
 	}
 	if svg, err := os.ReadFile(filepath.Join(p.dir, "chart.svg")); err != nil || !strings.HasPrefix(string(svg), "<svg") {
 		t.Errorf("the chart is %.40q (%v); want an SVG", svg, err)
