@@ -14,10 +14,10 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/clients"
 )
 
-// The accounts of a leg have each thing that can go wrong, told by a server that does all of it.
+// sum counts each kind of loss and error. The server here causes one of each.
 func TestSum(t *testing.T) {
 	sends := map[string]string{
-		"right": "1 2 3", "again": "1 2 2 3", "astray": "2 1 3", "missing": "1 3", "dropped": "1 end", "refused": "",
+		"right": "1 2 3", "duplicate": "1 2 2 3", "outOfOrder": "2 1 3", "missing": "1 3", "dropped": "1 end", "refused": "",
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		numbers := sends[r.URL.Query().Get("channel")]
@@ -37,7 +37,7 @@ func TestSum(t *testing.T) {
 	}))
 	defer server.Close()
 
-	l := &leg{numbers: map[string]int{}}
+	l := &run{numbers: map[string]int{}}
 	for channel, numbers := range sends {
 		l.numbers[channel] = 3
 		c, err := clients.Open(t.Context(), clients.Stream, strings.TrimPrefix(server.URL, "http://"), "/", channel, nil)
@@ -60,7 +60,7 @@ func TestSum(t *testing.T) {
 		t.Errorf("the latency has %d values, want one for each of 12 messages", got)
 	}
 	l.latency = nil
-	want := outcome{opened: 5, refused: 1, dropped: 1, expected: 15, delivered: 12, missing: 1, duplicates: 1, astray: 1}
+	want := outcome{opened: 5, refused: 1, dropped: 1, expected: 15, delivered: 12, missing: 1, duplicates: 1, outOfOrder: 1}
 	if l.outcome != want || l.unexplained() != 5 {
 		t.Errorf("got %+v, %d unexplained; want %+v, 5", l.outcome, l.unexplained(), want)
 	}
@@ -71,28 +71,28 @@ func TestJudge(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
 		control, app outcome
-		says         string // "": all is well
+		want         string // part of the error; "" for none
 	}{
 		{"nothing lost", fine, fine, ""},
 		{"dropped by Pushpin", fine, outcome{opened: 200, dropped: 2, byPushpin: 2}, ""},
 		{"the same without the app", outcome{opened: 200, expected: 1000, delivered: 998, missing: 2}, outcome{opened: 200, missing: 2}, ""},
-		{"dropped by the app", fine, outcome{opened: 200, dropped: 3, byPushpin: 2}, "own share of the losses is 1 "},
-		{"refused by the app", fine, outcome{opened: 199, refused: 1}, "own share of the losses is 1 "},
-		{"lost by the app", fine, outcome{opened: 200, missing: 1}, "own share of the losses is 1 "},
-		{"doubled by the app", fine, outcome{opened: 200, duplicates: 1}, "own share of the losses is 1 "},
+		{"dropped by the app", fine, outcome{opened: 200, dropped: 3, byPushpin: 2}, "the app itself lost 1 "},
+		{"refused by the app", fine, outcome{opened: 199, refused: 1}, "the app itself lost 1 "},
+		{"lost by the app", fine, outcome{opened: 200, missing: 1}, "the app itself lost 1 "},
+		{"doubled by the app", fine, outcome{opened: 200, duplicates: 1}, "the app itself lost 1 "},
 		{"no control", outcome{opened: 190, refused: 10}, fine, "too few to compare with"},
 		{"no messages without the app", outcome{opened: 200, expected: 1000}, fine, "too few to compare with"},
 	} {
 		l := load{streams: 100, sockets: 100, rate: 100}
-		err := judge(&leg{load: l, outcome: tt.control}, &leg{load: l, outcome: tt.app})
-		if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
-			t.Errorf("%s: got %v, want %q", tt.name, err, tt.says)
+		err := judge(&run{load: l, outcome: tt.control}, &run{load: l, outcome: tt.app})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}
 	}
 }
 
-// Of Pushpin's log, what it dropped counts once for each connection, and each request that it answered
-// with an error; not what goes on inside of it.
+// In Pushpin's log, each dropped connection counts once, and so does each request that Pushpin answered with an
+// error. Lines about Pushpin's own processes do not count.
 func TestCountByPushpin(t *testing.T) {
 	t.Chdir(t.TempDir())
 	log := `[WARN] 2026-01-01 00:00:00.000 zhttp server: error id=0-1-1 received message out of sequence, canceling
@@ -109,16 +109,16 @@ func TestCountByPushpin(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(pushpinLogs, "pushpin-proxy.log"), []byte(log), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	var l leg
+	var l run
 	if err := l.countByPushpin(); err != nil || l.byPushpin != 3 {
 		t.Errorf("got %d, %v; want 3", l.byPushpin, err)
 	}
 	if err := l.countByPushpin(); err == nil {
-		t.Error("no log is no error")
+		t.Error("there was no log, and no error")
 	}
 }
 
-// The load stays on this machine, and within bounds.
+// load connects to this machine only, and its flags have limits.
 func TestCheck(t *testing.T) {
 	good := load{streams: 10, messages: 1, rate: 1, deliveries: 1}
 	if err := good.check("127.0.0.1:7676"); err != nil {
@@ -126,7 +126,7 @@ func TestCheck(t *testing.T) {
 	}
 	for _, addr := range []string{"example.com:80", "10.0.0.1:80", "127.0.0.1.example.com:80", "0.0.0.0:80", ":80"} {
 		if err := good.check(addr); err == nil {
-			t.Errorf("it takes the address %q", addr)
+			t.Errorf("check accepts the address %q", addr)
 		}
 		if _, err := clients.Open(t.Context(), clients.Stream, addr, "/", "any", nil); err == nil || !strings.Contains(err.Error(), "127.0.0.1 only") {
 			t.Errorf("Open connects to %q: %v", addr, err)
@@ -144,7 +144,7 @@ func TestCheck(t *testing.T) {
 		bad := good
 		change(&bad)
 		if err := bad.check("127.0.0.1:7676"); err == nil {
-			t.Errorf("it takes %+v", bad)
+			t.Errorf("check accepts %+v", bad)
 		}
 	}
 }

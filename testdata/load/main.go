@@ -1,7 +1,6 @@
-// Command load holds thousands of event streams and WebSockets open through the whole chain, publishes
-// to them, and accounts for every connection and every message. It does so twice: straight to
-// Pushpin, and through the app, so that what the app loses is told apart from what Pushpin does. It
-// exits with an error if the app loses anything. It talks to this machine only.
+// Command load opens thousands of event streams and WebSockets, publishes to them, and checks every connection
+// and every message. It does so twice: directly to Pushpin, and through the app. The difference shows what the
+// app loses itself. If the app loses anything, load exits with an error. It connects to this machine only.
 package main
 
 import (
@@ -21,30 +20,30 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/clients"
 )
 
-// maxClients is how many connections a run may have: each takes one of the system's ports for
-// clients at the app and one at Pushpin, and Linux has 28,232 of these.
+// maxClients limits the connections of a run. Each needs a client port for the app, and another one for
+// Pushpin. Linux has 28,232 client ports.
 const maxClients = 25_000
 
-// load is what to do to each of the two.
+// load says what each run does.
 type load struct {
 	streams, sockets  int
-	messages, subsets int // to all of the clients, and to random subsets of them
+	messages, subsets int // how many to all clients, and how many to random subsets
 	rate              int // connections opened in a second
-	deliveries        int // messages that clients get in a second; Pushpin's limit is 2,500
+	deliveries        int // messages that all clients together get in a second; Pushpin's limit is 2,500
 }
 
 func (l load) clients() int { return l.streams + l.sockets }
 
 func main() {
 	var l load
-	addr := flag.String("addr", chain.DefaultAddr, "where the app is to listen, 127.0.0.1:`port`")
-	flag.IntVar(&l.streams, "streams", 2000, "how many event streams to hold")
-	flag.IntVar(&l.sockets, "sockets", 2000, "how many WebSockets to hold")
-	flag.IntVar(&l.messages, "messages", 50, "how many messages to publish to all of them")
-	flag.IntVar(&l.subsets, "subsets", 20, "how many messages to publish to random subsets of them")
+	addr := flag.String("addr", chain.DefaultAddr, "where the app listens, 127.0.0.1:`port`")
+	flag.IntVar(&l.streams, "streams", 2000, "how many event streams to open")
+	flag.IntVar(&l.sockets, "sockets", 2000, "how many WebSockets to open")
+	flag.IntVar(&l.messages, "messages", 50, "how many messages to publish to all clients")
+	flag.IntVar(&l.subsets, "subsets", 20, "how many messages to publish to random subsets of the clients")
 	flag.IntVar(&l.rate, "rate", 100, "how many connections to open in a second")
-	flag.IntVar(&l.deliveries, "deliveries", 2000, "how many messages the clients get in a second, at most 2500")
-	origin := flag.String("origin", "", "be the origin at this `host:port`, which the load starts for itself")
+	flag.IntVar(&l.deliveries, "deliveries", 2000, "how many messages all clients together get in a second, at most 2500")
+	origin := flag.String("origin", "", "for load itself: be its origin, at this `host:port`")
 	flag.Parse()
 	if *origin != "" {
 		log.Fatal(http.ListenAndServe(*origin, http.HandlerFunc(clients.Origin)))
@@ -66,40 +65,40 @@ func (l load) run(ctx context.Context, addr string) error {
 	if err := l.check(addr); err != nil {
 		return err
 	}
-	if err := allowFiles(uint64(2*l.clients() + 500)); err != nil { // Viceroy has two for a client
+	if err := allowFiles(uint64(2*l.clients() + 500)); err != nil { // Viceroy has two for each client
 		return err
 	}
 	tools, m, err := chain.Prepare(ctx, addr)
 	if err != nil {
 		return err
 	}
-	// Viceroy names the backend in this header, by which Pushpin chooses the route.
+	// Viceroy sends this header with the backend's name, and Pushpin chooses the route by it.
 	route := http.Header{"Pushpin-Route": {"origin"}}
-	legs := []*leg{
-		{load: l, name: "straight to Pushpin", target: net.JoinHostPort("127.0.0.1", fmt.Sprint(m.ProxyPort)), header: route, numbers: map[string]int{}},
+	runs := []*run{
+		{load: l, name: "directly to Pushpin", target: net.JoinHostPort("127.0.0.1", fmt.Sprint(m.ProxyPort)), header: route, numbers: map[string]int{}},
 		{load: l, name: "through the app", target: addr, numbers: map[string]int{}},
 	}
-	fmt.Printf("load: %d event streams and %d WebSockets, opened at %d in a second; %d messages to all, %d to random subsets\n",
+	fmt.Printf("load: %d event streams and %d WebSockets, %d opened in a second; %d messages to all, %d to random subsets\n",
 		l.streams, l.sockets, l.rate, l.messages, l.subsets)
-	for _, leg := range legs {
-		if err := leg.run(ctx, tools, m, addr); err != nil {
-			return fmt.Errorf("%s: %w", leg.name, err)
+	for _, run := range runs {
+		if err := run.do(ctx, tools, m, addr); err != nil {
+			return fmt.Errorf("%s: %w", run.name, err)
 		}
 	}
-	printTable(os.Stdout, legs)
-	if err := judge(legs[0], legs[1]); err != nil {
+	printTable(os.Stdout, runs)
+	if err := judge(runs[0], runs[1]); err != nil {
 		return err
 	}
-	fmt.Println("\nThe app's own share of the losses: none")
+	fmt.Println("\nThe app itself lost nothing")
 	return nil
 }
 
 func (l load) check(addr string) error {
 	if host, _, err := net.SplitHostPort(addr); err != nil || host != "127.0.0.1" {
-		return fmt.Errorf("-addr %q is not 127.0.0.1:port: the load stays on this machine", addr)
+		return fmt.Errorf("-addr %q is not 127.0.0.1:port: load connects to this machine only", addr)
 	}
 	if l.streams < 0 || l.sockets < 0 || l.clients() < 1 || l.clients() > maxClients {
-		return fmt.Errorf("%d connections: 1 to %d are possible", l.clients(), maxClients)
+		return fmt.Errorf("-streams and -sockets make %d connections: 1 to %d are possible", l.clients(), maxClients)
 	}
 	if l.messages < 1 || l.messages > 1000 || l.subsets < 0 || l.subsets > 1000 {
 		return errors.New("-messages takes 1 to 1000, -subsets 0 to 1000")
@@ -110,16 +109,16 @@ func (l load) check(addr string) error {
 	return nil
 }
 
-// allowFiles lets this process, and those that it starts, have that many files open.
+// allowFiles raises the limit of open files for this process and for those that it starts.
 func allowFiles(need uint64) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
 	if limit.Max < need {
-		return fmt.Errorf("this takes %d open files in a process, and the system allows %d: raise that (ulimit -Hn %[1]d, as root), or hold fewer connections (LOAD='-streams N -sockets N')", need, limit.Max)
+		return fmt.Errorf("a process needs %d open files, and the system allows %d: raise that (ulimit -Hn %[1]d, as root), or open fewer connections (LOAD='-streams N -sockets N')", need, limit.Max)
 	}
-	// Even if it is high enough: what Go itself raises, it does not hand down.
+	// Set it even if it is high enough: when Go raised it at the start, child processes still get the old limit.
 	limit.Cur = max(need, min(limit.Cur, limit.Max))
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("allow %d open files in a process: %w", limit.Cur, err)
@@ -127,20 +126,20 @@ func allowFiles(need uint64) error {
 	return nil
 }
 
-// judge returns an error if the app loses anything, or if Pushpin alone loses so much that this
-// cannot be told.
-func judge(control, app *leg) error {
+// judge returns an error if the app loses anything. It also returns one if the run directly to Pushpin, the
+// control, loses too much to compare with.
+func judge(control, app *run) error {
 	if held := control.opened - control.dropped; held < control.clients()*99/100 || control.delivered < control.expected*99/100 {
-		return fmt.Errorf("straight to Pushpin, %d of %d connections and %d of %d messages are too few to compare with: open fewer, or more slowly (LOAD='-rate %d'); the logs are %s and %s",
+		return fmt.Errorf("directly to Pushpin, only %d of %d connections stayed open and only %d of %d messages arrived, too few to compare with: open fewer, or more slowly (LOAD='-rate %d'); the logs are %s and %s",
 			held, control.clients(), control.delivered, control.expected, max(1, control.rate/2), control.log, app.log)
 	}
 	if share := app.unexplained() - control.unexplained(); share > 0 {
-		return fmt.Errorf("the app's own share of the losses is %d connections or messages, which Pushpin does not account for; see %s", share, app.log)
+		return fmt.Errorf("the app itself lost %d connections or messages, which Pushpin's log does not explain; see %s", share, app.log)
 	}
 	return nil
 }
 
-// deadline bounds a leg: what it takes by plan, and some for a slow machine.
+// deadline limits the time of a run: twice the planned time, and three minutes for a slow machine.
 func (l load) deadline() time.Duration {
 	opening := time.Duration(l.clients()/l.rate) * time.Second
 	publishing := time.Duration(l.clients()*(l.messages+l.subsets)/l.deliveries) * time.Second

@@ -14,7 +14,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
-// usage is the most that each program of the chain has used at once.
+// usage keeps the most memory and open files of each program: those of the app's Fastly CLI, and the origin.
 type usage struct {
 	programs map[string]*process.Process
 
@@ -42,9 +42,9 @@ func (u *usage) sample() {
 	for name, p := range u.programs {
 		memory, err := p.MemoryInfo()
 		if err != nil {
-			continue // it has ended
+			continue // the program has ended
 		}
-		files, _ := p.NumFDs() // not every system tells
+		files, _ := p.NumFDs() // not every system reports it
 		u.mu.Lock()
 		most := u.most[name]
 		u.most[name] = used{max(most.memory, memory.RSS), max(most.files, files)}
@@ -61,51 +61,51 @@ func (u *usage) of(name string) string {
 	return "-"
 }
 
-// printTable prints what the legs came to, side by side.
-func printTable(out io.Writer, legs []*leg) {
+// printTable prints the results of the runs, side by side.
+func printTable(out io.Writer, runs []*run) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	row := func(name string, value func(*leg) string) {
+	row := func(name string, value func(*run) string) {
 		fmt.Fprint(table, name)
-		for _, l := range legs {
-			fmt.Fprint(table, "\t", value(l))
+		for _, r := range runs {
+			fmt.Fprint(table, "\t", value(r))
 		}
 		fmt.Fprintln(table)
 	}
-	number := func(name string, value func(*leg) int) {
-		row(name, func(l *leg) string { return fmt.Sprint(value(l)) })
+	number := func(name string, value func(*run) int) {
+		row(name, func(r *run) string { return fmt.Sprint(value(r)) })
 	}
 	latency := func(name string, percentile float64) {
-		row(name, func(l *leg) string {
-			d := time.Duration(l.latency.ValueAtPercentile(percentile)) * time.Microsecond
+		row(name, func(r *run) string {
+			d := time.Duration(r.latency.ValueAtPercentile(percentile)) * time.Microsecond
 			return d.Round(time.Millisecond).String()
 		})
 	}
 	fmt.Fprintln(table)
-	row("", func(l *leg) string { return l.name })
-	row("connections opened", func(l *leg) string { return fmt.Sprintf("%d of %d", l.opened, l.clients()) })
-	number("refused", func(l *leg) int { return l.refused })
-	number("dropped", func(l *leg) int { return l.dropped })
-	number("  refused or dropped by Pushpin itself", func(l *leg) int { return l.byPushpin })
-	row("messages delivered", func(l *leg) string { return fmt.Sprintf("%d of %d", l.delivered, l.expected) })
-	number("missing where the connection lived on", func(l *leg) int { return l.missing })
-	number("duplicates", func(l *leg) int { return l.duplicates })
-	number("out of order", func(l *leg) int { return l.astray })
+	row("", func(r *run) string { return r.name })
+	row("connections opened", func(r *run) string { return fmt.Sprintf("%d of %d", r.opened, r.clients()) })
+	number("refused", func(r *run) int { return r.refused })
+	number("dropped", func(r *run) int { return r.dropped })
+	number("  refused or dropped by Pushpin itself", func(r *run) int { return r.byPushpin })
+	row("messages delivered", func(r *run) string { return fmt.Sprintf("%d of %d", r.delivered, r.expected) })
+	number("missing, on connections that stayed open", func(r *run) int { return r.missing })
+	number("duplicates", func(r *run) int { return r.duplicates })
+	number("out of order", func(r *run) int { return r.outOfOrder })
 	latency("publish to arrival, p50", 50)
 	latency("  p99", 99)
 	latency("  max", 100)
 	programs := map[string]bool{}
-	for _, l := range legs {
-		for name := range l.usage.most {
+	for _, r := range runs {
+		for name := range r.usage.most {
 			programs[name] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(programs)) {
-		row("most used by "+name, func(l *leg) string { return l.usage.of(name) })
+		row("most used by "+name, func(r *run) string { return r.usage.of(name) })
 	}
 	table.Flush()
-	for _, l := range legs {
-		for _, err := range l.refusals[:min(3, len(l.refusals))] {
-			fmt.Fprintf(out, "%s, refused: %v\n", l.name, err)
+	for _, r := range runs {
+		for _, err := range r.refusals[:min(3, len(r.refusals))] {
+			fmt.Fprintf(out, "%s, refused: %v\n", r.name, err)
 		}
 	}
 }
