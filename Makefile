@@ -56,7 +56,7 @@ unit: kit ## Run the unit tests, which need none of the tools, with the race det
 	@[ -n "$(RACE)" ] || { echo '*** RACES are NOT TESTED: there is no C compiler (on Debian: sudo apt-get install gcc libc6-dev) ***' >&2; [ -z "$$CI" ]; }
 	@$(call GOTESTSUM,testdata) --jsonfile=bin/packages.json -- $(RACE) $$(go list ./... | grep -v '/e2e$$')
 
-e2e: tools ## Run the tests on the real chain: Fastly CLI, Viceroy, Pushpin, a browser
+e2e: tools ## Run the end-to-end tests, with the Fastly CLI, Viceroy, Pushpin and a browser
 	@$(KIT) browser
 	@$(KIT) origins
 	@$(call GOTESTSUM,testdata) --jsonfile=bin/e2e.json \

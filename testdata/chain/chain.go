@@ -1,5 +1,5 @@
-// Package chain runs the app as a person does, with `fastly compute serve`: the Fastly CLI starts
-// Pushpin and Viceroy, and Viceroy the app.
+// Package chain runs the app as a person does, with `fastly compute serve`. The chain is the programs that this
+// starts: the Fastly CLI starts Pushpin and Viceroy, and Viceroy runs the app.
 package chain
 
 import (
@@ -25,8 +25,8 @@ func Args(tools toolchain.Tools, addr string) []string {
 }
 
 // Serve starts `fastly compute serve` in the project directory dir, with extra arguments args, and
-// waits until the app takes connections at addr, a host:port. What all the programs of the chain
-// print goes to out.
+// waits until the app takes connections at addr, a host:port. The output of all these
+// programs goes to out.
 func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.Writer, args ...string) (*Process, error) {
 	cmd := exec.Command(tools.Fastly, append(Args(tools, addr), args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out

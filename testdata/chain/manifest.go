@@ -10,7 +10,7 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// Manifest is what fastly.toml says of the local chain.
+// Manifest has the addresses from fastly.toml's [local_server].
 type Manifest struct {
 	Origin      string // host:port of the backend "origin"
 	ProxyPort   int    // where Viceroy hands requests off to Pushpin
@@ -55,7 +55,7 @@ func (m Manifest) PublishURL() string {
 	return fmt.Sprintf("http://localhost:%d/publish/", m.PublishPort)
 }
 
-// GripURL is the environment variable GRIP_URL for an origin behind this chain: where to publish, and
+// GripURL is the environment variable GRIP_URL for an origin behind this app: where to publish, and
 // who signs the requests that it gets, which the CLI has set up in Pushpin.
 func (m Manifest) GripURL() string {
 	return fmt.Sprintf("http://localhost:%d/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production", m.PublishPort)

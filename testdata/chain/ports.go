@@ -34,7 +34,7 @@ func CheckFree(ctx context.Context, addrs ...string) error {
 				return fmt.Errorf("port %s cannot be used: %w", port, err)
 			}
 			if err != nil {
-				taken = append(taken, fmt.Errorf("port %s is taken by %s", port, holder(ctx, port)))
+				taken = append(taken, fmt.Errorf("port %s is taken by %s", port, listenerOn(ctx, port)))
 				break
 			}
 			l.Close()
@@ -43,7 +43,7 @@ func CheckFree(ctx context.Context, addrs ...string) error {
 	return errors.Join(taken...)
 }
 
-// Preflight is CheckFree for a person's own chain: the error says what to do.
+// Preflight is CheckFree for a person at a terminal: the error says what to do.
 func Preflight(ctx context.Context, addrs ...string) error {
 	err := CheckFree(ctx, addrs...)
 	if err == nil {
@@ -114,8 +114,8 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 	return 0, fmt.Errorf("found no %d free ports in a row", n)
 }
 
-// holder describes the process that listens on the port.
-func holder(ctx context.Context, port string) string {
+// listenerOn describes the process that listens on the port.
+func listenerOn(ctx context.Context, port string) string {
 	conns, _ := psnet.ConnectionsWithContext(ctx, "tcp")
 	for _, c := range conns {
 		if c.Status != "LISTEN" || strconv.Itoa(int(c.Laddr.Port)) != port || c.Pid == 0 {

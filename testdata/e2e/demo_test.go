@@ -133,7 +133,7 @@ func testSocket(t *testing.T, p *project) {
 	}
 }
 
-// The demo's report of a request says which door it took; nobody passes for Fanout with a header.
+// /echo says whether the request was handed off. A client cannot pretend to be Fanout by sending its header.
 func testEcho(t *testing.T, p *project) {
 	for _, tt := range []struct {
 		method string

@@ -12,7 +12,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// TestFailures has the origin fail in each way, on the normal door: the client gets a status that says
+// TestFailures has the origin fail in each way, for requests that are forwarded: the client gets a status that says
 // which, and not a word of where the origin is; the log has the cause. That an error was a timeout Viceroy
 // does not tell the app, so here that is a 502; TestSendFailed has the 504 of production.
 func TestFailures(t *testing.T) {

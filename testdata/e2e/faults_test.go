@@ -57,7 +57,7 @@ func TestFaults(t *testing.T) {
 	t.Run("the app is rebuilt", func(t *testing.T) { testRebuilt(t, f) })
 }
 
-// faults is a chain to which things happen.
+// faults is a project that is served while things go wrong.
 type faults struct {
 	*project
 	kinds  []clients.Kind // of the clients that are held, as the table has them
@@ -366,7 +366,7 @@ func (f *faults) comeAndGo(t *testing.T, cycles int) {
 	}
 }
 
-// processes returns the processes of the chain, by their names.
+// processes returns the processes that serve the app, by name.
 func (f *faults) processes() map[string]*process.Process {
 	named := map[string]*process.Process{}
 	for _, p := range f.app.Tree() {
@@ -383,7 +383,7 @@ type used struct {
 	files  int32  // open
 }
 
-// usage returns what each process of the chain has in use, by its name.
+// usage returns what each of these processes uses, by name.
 func (f *faults) usage(t *testing.T) map[string]used {
 	t.Helper()
 	usage := map[string]used{}

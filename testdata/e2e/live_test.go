@@ -29,7 +29,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// TestLive tests each endpoint of the demo's origin through the whole chain.
+// TestLive tests each endpoint of the demo's origin through the app, Viceroy and Pushpin.
 func TestLive(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
@@ -621,9 +621,9 @@ func testPastTheProxy(t *testing.T, p *project) {
 			t.Errorf("signature %s, /socket: %s", name, resp.Status)
 		}
 	}
-	// The app's normal door gives nobody a signature.
+	// The app adds no signature to the requests that it forwards.
 	if resp := signed(t, "POST", p.url("/socket"), "forged", grip.EventsType, "OPEN\r\n"); resp.StatusCode != http.StatusForbidden {
-		t.Errorf("a WebSocket's events by the normal door: %s", resp.Status)
+		t.Errorf("a WebSocket's events, forwarded by the app: %s", resp.Status)
 	}
 	// A hold says where the client is, so that the proxy notices what came between the answer and it.
 	last := say(t, p, "holds", "hello").ID

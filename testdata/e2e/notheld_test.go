@@ -14,7 +14,7 @@ func TestGetForwarded(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	withCondition(t, p, "\t\tuseFanout = false\n")
-	w := serveWire(t, p)
+	app := serveAppAlone(t, p)
 	tests := []struct {
 		name, method, request string // the request's headers
 		status                int
@@ -35,19 +35,19 @@ func TestGetForwarded(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w.origin.answers <- fmt.Sprintf("HTTP/1.1 %d A Reason\r\n%s\r\n%s", tt.status, tt.headers, tt.body)
-			conn := w.send(t, tt.method+" /a%2Fb?c HTTP/1.1\r\nHost: example.com\r\n"+tt.request+"\r\n")
+			app.origin.answers <- fmt.Sprintf("HTTP/1.1 %d A Reason\r\n%s\r\n%s", tt.status, tt.headers, tt.body)
+			conn := app.send(t, tt.method+" /a%2Fb?c HTTP/1.1\r\nHost: example.com\r\n"+tt.request+"\r\n")
 			defer conn.Close()
 			got, err := receive(bufio.NewReader(conn), tt.method)
 			if err != nil {
 				t.Fatal(err)
 			}
 
-			arrived, fanout := w.arrived(t)
+			arrived, fanout := app.arrived(t)
 			if fanout || arrived.line != tt.method+" /a%2Fb?c HTTP/1.1" {
 				t.Errorf("%q arrived, handed off: %t", arrived.line, fanout)
 			}
-			if want := expectedHeaders(tt.request, "", false, w); !slices.Equal(byName(arrived.headers), want) {
+			if want := expectedHeaders(tt.request, "", false, app); !slices.Equal(byName(arrived.headers), want) {
 				t.Errorf("the headers %q arrived, want %q", byName(arrived.headers), want)
 			}
 

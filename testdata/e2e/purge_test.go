@@ -32,7 +32,7 @@ func TestPurge(t *testing.T) {
 		p.edit(t, "main.go", "\t"+recipe[1]+"\n", lines)
 	}
 	setLocalServer(t, p, func(server map[string]any) { server["fake_valid_fastly_keys"] = []string{"valid"} })
-	w := serveWire(t, p)
+	app := serveAppAlone(t, p)
 	for _, tt := range []struct{ method, headers, status string }{
 		{"PURGE", "", "403"},
 		{"PURGE", "Fastly-Key: another\r\n", "403"},
@@ -40,17 +40,17 @@ func TestPurge(t *testing.T) {
 		{"POST", "", "200"},
 		{"GET", "", "200"},
 	} {
-		conn := w.send(t, tt.method+" / HTTP/1.1\r\nHost: example.com\r\n"+tt.headers+"\r\n")
+		conn := app.send(t, tt.method+" / HTTP/1.1\r\nHost: example.com\r\n"+tt.headers+"\r\n")
 		got, err := receive(bufio.NewReader(conn), tt.method)
 		if err != nil || got.status != tt.status {
 			t.Errorf("%s, %q: got %+v, %v; want %s", tt.method, tt.headers, got, err, tt.status)
 		}
 		if tt.status == "200" {
-			w.arrived(t)
+			app.arrived(t)
 		}
 		conn.Close()
 	}
-	if n := len(w.origin.requests) + len(w.fanout.requests); n > 0 {
+	if n := len(app.origin.requests) + len(app.fanout.requests); n > 0 {
 		t.Errorf("%d requests arrived that were refused", n)
 	}
 }

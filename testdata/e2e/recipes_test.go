@@ -52,12 +52,12 @@ func TestRecipes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := serveWire(t, p)
+			app := serveAppAlone(t, p)
 			for _, row := range rows {
-				w.checkRow(t, row)
+				app.checkRow(t, row)
 			}
 			if name == "A valid session" {
-				testSessions(t, w)
+				testSessions(t, app)
 			}
 		})
 	}
@@ -87,16 +87,16 @@ func (p *project) apply(t *testing.T, b block) {
 }
 
 // checkRow checks that the request of the row goes where it must.
-func (w *wire) checkRow(t *testing.T, row handoffs.Row) {
+func (app *appAlone) checkRow(t *testing.T, row handoffs.Row) {
 	t.Helper()
-	response := w.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Connection: close\r\n\r\n")
+	response := app.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Connection: close\r\n\r\n")
 	_, status, _ := strings.Cut(response, " ")
 	to := status[:min(3, len(status))]
 	select {
-	case got := <-w.origin.requests:
+	case got := <-app.origin.requests:
 		to = handoffs.Origin
 		checkLine(t, row, got.line)
-	case got := <-w.fanout.requests:
+	case got := <-app.fanout.requests:
 		to = handoffs.Fanout
 		checkLine(t, row, got.line)
 	default: // what the app passes on has arrived before it can answer
@@ -114,7 +114,7 @@ func checkLine(t *testing.T, row handoffs.Row, line string) {
 }
 
 // testSessions checks that a valid token has a request handed off, and a forged or expired one, or none, does not.
-func testSessions(t *testing.T, w *wire) {
+func testSessions(t *testing.T, app *appAlone) {
 	request := func(channel, signed string, expires int64) string {
 		mac := hmac.New(sha256.New, []byte("a-key-for-my-machine-only"))
 		fmt.Fprintf(mac, "%s %d", signed, expires)
@@ -136,7 +136,7 @@ func testSessions(t *testing.T, w *wire) {
 				tt.target = valid[:len(valid)-2] + "11"
 			}
 			for _, header := range []string{"", "Upgrade: websocket"} {
-				w.checkRow(t, handoffs.Row{Method: "GET", Target: tt.target, Header: header, To: tt.to})
+				app.checkRow(t, handoffs.Row{Method: "GET", Target: tt.target, Header: header, To: tt.to})
 			}
 		})
 	}

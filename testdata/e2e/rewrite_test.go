@@ -17,7 +17,7 @@ func TestRewrite(t *testing.T) {
 			r.URL.Path = path + r.URL.Path[len("/old"):]
 		}
 `)
-	w := serveWire(t, p)
+	app := serveAppAlone(t, p)
 	for _, path := range []string{"/old", "/old/", "/old/x|y", "/old/50%off", "/old/%zz", "/old//host/path", "/old/a%2Fb", "/old/caf%E9", "/old/[x]{y}^", "/old%"} {
 		decoded, err := url.PathUnescape(path)
 		if err != nil {
@@ -26,8 +26,8 @@ func TestRewrite(t *testing.T) {
 		spelled := (&url.URL{Path: strings.TrimPrefix(decoded, "/old")}).EscapedPath()
 		for _, query := range []string{"", "?", "?q=%zz|", "??"} {
 			for _, rewritten := range []string{"", "/new"} {
-				conn := w.send(t, "GET "+path+query+" HTTP/1.1\r\nHost: example.com\r\nPath: "+rewritten+"\r\n\r\n")
-				got, _ := w.arrived(t)
+				conn := app.send(t, "GET "+path+query+" HTTP/1.1\r\nHost: example.com\r\nPath: "+rewritten+"\r\n\r\n")
+				got, _ := app.arrived(t)
 				_, target, _ := strings.Cut(strings.TrimSuffix(got.line, " HTTP/1.1"), " ")
 				if rewritten == "" && target != path+query {
 					t.Errorf("%s arrived as %s", path+query, target)

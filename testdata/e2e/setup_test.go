@@ -1,4 +1,4 @@
-// Package e2e tests the app on the real chain: the Fastly CLI, Viceroy and Pushpin, on free ports,
+// Package e2e tests the app with the real programs: the Fastly CLI, Viceroy and Pushpin, on free ports,
 // in projects that `fastly compute init` made from this one.
 package e2e
 
@@ -125,7 +125,7 @@ func newProject(t *testing.T) *project {
 	return p
 }
 
-// setPorts moves the local chain to free ports. The rest of fastly.toml stays as the project's owner
+// setPorts moves the project's local servers to free ports. The rest of fastly.toml stays as the project's owner
 // may have changed it, but for the service that it was published to.
 func (p *project) setPorts(t *testing.T) {
 	t.Helper()

@@ -153,7 +153,7 @@ type arrived struct {
 	GripSig   string      `json:"gripSig"`   // "valid", or what is wrong with it
 }
 
-// echo reports the request as it arrived here, and through which door.
+// echo reports the request as it arrived here, and whether the app handed it off to Fanout.
 func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {

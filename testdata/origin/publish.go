@@ -14,7 +14,7 @@ import (
 )
 
 // publish publishes the body, a text in UTF-8, to all the clients of a channel, however they are
-// connected. It comes through the app by the normal door.
+// connected. The app forwards the request; it does not hand it off.
 //
 // Whoever reaches this publishes on your bill: Fanout counts each message that it delivers. The demo lets
 // in anybody but the pages of other sites. In production let in those who may publish to that channel, by

@@ -14,10 +14,10 @@ import (
 // kitName is the name of the kit's repository.
 const kitName = "compute-starter-kit-go-fanout-forward"
 
-// serveKit makes a git repository of this project, with what is not in .gitignore, and serves it as
-// forges do, as long as this process runs.
+// serveKit makes a git repository of this project, without the files in .gitignore. It serves the repository over
+// HTTP, as GitHub does, until this process ends.
 func serveKit() (url string, err error) {
-	for _, variable := range os.Environ() { // a hook of git that runs the tests sets some
+	for _, variable := range os.Environ() { // git sets some in its hooks, and a hook may run the tests
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "GIT_") {
 			os.Unsetenv(name)
 		}
@@ -26,7 +26,7 @@ func serveKit() (url string, err error) {
 	if err != nil {
 		return "", err
 	}
-	// Nobody's settings have a say: they might sign commits, ignore more, or send 127.0.0.1 to a proxy.
+	// The user's git settings must not apply: they might sign commits, ignore more files, or use a proxy for 127.0.0.1.
 	config := filepath.Join(root, "config")
 	if err := os.WriteFile(config, []byte("[user]\nname = test\nemail = test@example.com\n[http]\nproxy =\n"), 0o644); err != nil {
 		return "", err
@@ -46,13 +46,13 @@ func serveKit() (url string, err error) {
 	}
 	backend, err := exec.LookPath(filepath.Join(strings.TrimSpace(string(programs)), "git-http-backend"))
 	if err != nil {
-		return "", fmt.Errorf("%w; install the whole of git: some systems have it in parts", err)
+		return "", fmt.Errorf("%w; install all of git: some systems split it into several packages", err)
 	}
-	forge := http.NewServeMux()
-	forge.HandleFunc("/"+kitName, func(http.ResponseWriter, *http.Request) {}) // the page for people, which the CLI asks for first
-	forge.Handle("/", &cgi.Handler{
+	server := http.NewServeMux()
+	server.HandleFunc("/"+kitName, func(http.ResponseWriter, *http.Request) {}) // the page for browsers, which the CLI requests first
+	server.Handle("/", &cgi.Handler{
 		Path: backend,
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
 	})
-	return httptest.NewServer(forge).URL + "/" + kitName, nil
+	return httptest.NewServer(server).URL + "/" + kitName, nil
 }

@@ -20,21 +20,21 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// wire runs the app in Viceroy alone, between a client that writes bytes and two servers that read
-// them: one is the origin, the other is in Pushpin's place, as the target of handoffs.
-type wire struct {
+// appAlone runs the app in Viceroy, without Pushpin and the Fastly CLI. The client writes bytes, and two servers
+// read them. One server is the origin. The other is in the place of Pushpin, and gets what is handed off.
+type appAlone struct {
 	*project
-	origin, fanout *wireServer
+	origin, fanout *byteServer
 }
 
-func newWire(t *testing.T) *wire {
+func newAppAlone(t *testing.T) *appAlone {
 	t.Helper()
-	return serveWire(t, newProject(t))
+	return serveAppAlone(t, newProject(t))
 }
 
-func serveWire(t *testing.T, p *project) *wire {
+func serveAppAlone(t *testing.T, p *project) *appAlone {
 	t.Helper()
-	w := &wire{project: p, origin: newWireServer(t, p.Origin), fanout: newWireServer(t, local(p.ProxyPort))}
+	app := &appAlone{project: p, origin: newByteServer(t, p.Origin), fanout: newByteServer(t, local(p.ProxyPort))}
 	p.run(t, p.dir, tools.Fastly, "compute", "build", "--non-interactive", "--metadata-disable")
 	cmd := exec.Command(tools.Viceroy, "-v", "-C", "fastly.toml", "--addr", p.addr,
 		"--local-pushpin-proxy-port", strconv.Itoa(p.ProxyPort), "bin/main.wasm")
@@ -47,28 +47,28 @@ func serveWire(t *testing.T, p *project) *wire {
 	if _, err := viceroy.WaitForListener(t.Context(), p.addr); err != nil {
 		t.Fatal(err)
 	}
-	for len(w.origin.requests) > 0 { // Viceroy's own, to see whether the origin is up
-		<-w.origin.requests
+	for len(app.origin.requests) > 0 { // Viceroy's own, to see whether the origin is up
+		<-app.origin.requests
 	}
-	return w
+	return app
 }
 
-// wireRequest is a request as its bytes arrived.
-type wireRequest struct {
+// requestBytes is a request as its bytes arrived.
+type requestBytes struct {
 	line    string   // the request line
 	headers []string // the header lines
 	body    string   // less its chunks
 }
 
-// wireServer reads requests, and answers each with the bytes of answer.
-type wireServer struct {
-	requests chan wireRequest
+// byteServer reads requests, and answers each with the bytes of answer.
+type byteServer struct {
+	requests chan requestBytes
 	answers  chan string // the next answer; without one it is a 200 with the body "ok"
 }
 
-func newWireServer(t *testing.T, addr string) *wireServer {
+func newByteServer(t *testing.T, addr string) *byteServer {
 	t.Helper()
-	s := &wireServer{requests: make(chan wireRequest, 100), answers: make(chan string, 100)}
+	s := &byteServer{requests: make(chan requestBytes, 100), answers: make(chan string, 100)}
 	listen(t, addr, s.serve)
 	return s
 }
@@ -98,10 +98,10 @@ func listen(t *testing.T, addr string, serve func(net.Conn)) {
 // resets, at the end of an answer, has the server reset the connection after it.
 const resets = "\x00RESET"
 
-func (s *wireServer) serve(conn net.Conn) {
+func (s *byteServer) serve(conn net.Conn) {
 	r := bufio.NewReader(conn)
 	for {
-		req, err := readWire(r)
+		req, err := readRequestBytes(r)
 		if err != nil {
 			return
 		}
@@ -121,7 +121,7 @@ func (s *wireServer) serve(conn net.Conn) {
 	}
 }
 
-func readWire(r *bufio.Reader) (req wireRequest, err error) {
+func readRequestBytes(r *bufio.Reader) (req requestBytes, err error) {
 	var chunked bool
 	var length int64
 	for {
@@ -164,22 +164,22 @@ func readWire(r *bufio.Reader) (req wireRequest, err error) {
 }
 
 // send writes the bytes to the app, on a connection of its own.
-func (w *wire) send(t *testing.T, request string) net.Conn {
+func (app *appAlone) send(t *testing.T, request string) net.Conn {
 	t.Helper()
-	conn := w.dial(t)
+	conn := app.dial(t)
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
 	return conn
 }
 
-// arrived returns the request that arrives, and through which door.
-func (w *wire) arrived(t *testing.T) (req wireRequest, fanout bool) {
+// arrived returns the next request that arrives, and whether it was handed off.
+func (app *appAlone) arrived(t *testing.T) (req requestBytes, fanout bool) {
 	t.Helper()
 	select {
-	case req = <-w.origin.requests:
+	case req = <-app.origin.requests:
 		return req, false
-	case req = <-w.fanout.requests:
+	case req = <-app.fanout.requests:
 		return req, true
 	case <-time.After(patience):
 		t.Fatal("nothing arrived")
@@ -202,7 +202,7 @@ func (w *wire) arrived(t *testing.T) (req wireRequest, fanout bool) {
 //   - Where both Transfer-Encoding and Content-Length came, the second is dropped (RFC 9112 section 6.3).
 func TestRequests(t *testing.T) {
 	t.Parallel()
-	w := newWire(t)
+	app := newAppAlone(t)
 	long := strings.Repeat("x", 6000)
 	binary := make([]byte, 1<<20)
 	for i := range binary {
@@ -286,9 +286,9 @@ func TestRequests(t *testing.T) {
 			continue // what these forms become would not be the table's request
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			conn := w.send(t, method+" "+target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+tt.headers+"\r\n"+tt.body)
+			conn := app.send(t, method+" "+target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+tt.headers+"\r\n"+tt.body)
 			defer conn.Close()
-			got, fanout := w.arrived(t)
+			got, fanout := app.arrived(t)
 
 			if want := method + " " + arrives + " HTTP/1.1"; got.line != want {
 				t.Errorf("the request line is %.200q, want %.200q", got.line, want)
@@ -297,7 +297,7 @@ func TestRequests(t *testing.T) {
 			if strings.Contains(tt.headers, "Upgrade: h2c") && !fanout {
 				less = "upgrade: h2c"
 			}
-			if want := expectedHeaders(headOf(row)+tt.headers, less, fanout, w); !slices.Equal(byName(got.headers), want) {
+			if want := expectedHeaders(headOf(row)+tt.headers, less, fanout, app); !slices.Equal(byName(got.headers), want) {
 				t.Errorf("the headers are\n%.3000q, want\n%.3000q", byName(got.headers), want)
 			}
 			want := tt.body
@@ -346,31 +346,31 @@ func without(t *testing.T, method string) {
 }
 
 // server returns the server that gets the row's requests.
-func (w *wire) server(row handoffs.Row) *wireServer {
+func (app *appAlone) server(row handoffs.Row) *byteServer {
 	if row.To == handoffs.Fanout {
-		return w.fanout
+		return app.fanout
 	}
-	return w.origin
+	return app.origin
 }
 
 // A CONNECT is for a proxy that clients choose, which the app is not: it goes nowhere.
 func TestConnect(t *testing.T) {
 	t.Parallel()
-	w := newWire(t)
-	conn := w.send(t, "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
+	app := newAppAlone(t)
+	conn := app.send(t, "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
 	if response, _ := io.ReadAll(conn); strings.HasPrefix(string(response), "HTTP/1.1 2") {
 		t.Errorf("got %q", response)
 	}
-	if n := len(w.origin.requests) + len(w.fanout.requests); n > 0 {
+	if n := len(app.origin.requests) + len(app.fanout.requests); n > 0 {
 		t.Errorf("%d requests arrived", n)
 	}
 }
 
 // expectedHeaders returns the headers that should arrive of those sent, with the platform's changes.
-func expectedHeaders(sent, less string, fanout bool, w *wire) []string {
-	headers := []string{"host: " + w.Origin}
+func expectedHeaders(sent, less string, fanout bool, app *appAlone) []string {
+	headers := []string{"host: " + app.Origin}
 	if fanout {
-		headers = []string{"host: " + local(w.ProxyPort), "pushpin-route: origin"}
+		headers = []string{"host: " + local(app.ProxyPort), "pushpin-route: origin"}
 	}
 	framed := fanout
 	for _, line := range lowerCase(sent) {

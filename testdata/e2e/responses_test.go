@@ -19,8 +19,8 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// wireResponse is a response as its bytes arrived.
-type wireResponse struct {
+// responseBytes is a response as its bytes arrived.
+type responseBytes struct {
 	status  string // the code
 	headers []string
 	body    string
@@ -28,7 +28,7 @@ type wireResponse struct {
 }
 
 // receive reads one response to a request with the method.
-func receive(r *bufio.Reader, method string) (resp wireResponse, err error) {
+func receive(r *bufio.Reader, method string) (resp responseBytes, err error) {
 	for first := true; ; first = false {
 		line, err := r.ReadString('\n')
 		if err != nil {
@@ -97,7 +97,7 @@ func (e exactly) Read(p []byte) (int, error) {
 //   - Interim responses (103) are not forwarded: the SDK does not see them.
 func TestResponses(t *testing.T) {
 	t.Parallel()
-	w := newWire(t)
+	app := newAppAlone(t)
 	long := strings.Repeat("x", 9000)
 	large := strings.Repeat("0123456789abcdef", 1<<16)
 	type test struct {
@@ -154,14 +154,14 @@ func TestResponses(t *testing.T) {
 			continue
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			w.server(row).answers <- fmt.Sprintf("%sHTTP/1.1 %d A Reason\r\n%s\r\n%s", tt.before, tt.status, tt.headers, tt.body) + map[bool]string{true: resets}[tt.reset]
-			conn := w.send(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Content-Length: 0\r\n\r\n")
+			app.server(row).answers <- fmt.Sprintf("%sHTTP/1.1 %d A Reason\r\n%s\r\n%s", tt.before, tt.status, tt.headers, tt.body) + map[bool]string{true: resets}[tt.reset]
+			conn := app.send(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Content-Length: 0\r\n\r\n")
 			defer conn.Close()
 			got, err := receive(bufio.NewReader(conn), row.Method)
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.arrived(t)
+			app.arrived(t)
 			if got.status != fmt.Sprint(tt.status) {
 				t.Errorf("the status is %s, want %d", got.status, tt.status)
 			}
@@ -206,7 +206,7 @@ func TestLarge(t *testing.T) {
 	sent := make(chan int64, 1)
 	stuck := make(chan int64, 1)
 	listen(t, p.Origin, func(conn net.Conn) {
-		if req, err := readWire(bufio.NewReader(conn)); err != nil || !strings.HasPrefix(req.line, row.Method+" ") {
+		if req, err := readRequestBytes(bufio.NewReader(conn)); err != nil || !strings.HasPrefix(req.line, row.Method+" ") {
 			return
 		}
 		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)

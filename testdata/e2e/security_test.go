@@ -20,7 +20,7 @@ import (
 // Source: RFC 9112 section 11.2
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
-	w := newWire(t)
+	app := newAppAlone(t)
 	post := forwarded(t)
 	const length = "Content-Length: 0\r\n\r\n"
 	hidden := headTo(post, "/hidden") + length
@@ -64,7 +64,7 @@ func TestSmuggling(t *testing.T) {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
 				// An origin that is told of a body reads it; what it would take for the next request
 				// is what it gets after that.
-				conn := w.send(t, headTo(row, "/first")+tt.request+headTo(post, "/honest")+"Connection: close\r\n"+length)
+				conn := app.send(t, headTo(row, "/first")+tt.request+headTo(post, "/honest")+"Connection: close\r\n"+length)
 				defer conn.Close()
 				r := bufio.NewReader(conn)
 				var answers []string
@@ -78,9 +78,9 @@ func TestSmuggling(t *testing.T) {
 				var lines []string
 				for done := false; !done; {
 					select {
-					case req := <-w.origin.requests:
+					case req := <-app.origin.requests:
 						lines = append(lines, req.line)
-					case req := <-w.fanout.requests:
+					case req := <-app.fanout.requests:
 						lines = append(lines, req.line)
 					default:
 						done = true
@@ -109,7 +109,7 @@ func headTo(row handoffs.Row, target string) string {
 // TestInjection has targets and values try to become headers.
 func TestInjection(t *testing.T) {
 	t.Parallel()
-	w := newWire(t)
+	app := newAppAlone(t)
 	for _, method := range []string{"GET", "POST"} {
 		row, ok := carrier(method)
 		if !ok {
@@ -117,8 +117,8 @@ func TestInjection(t *testing.T) {
 			continue
 		}
 		for _, target := range []string{"/%0d%0aX-Injected:%201", "/?%0aX-Injected:%201", "/%E5%98%8D%E5%98%8AX-Injected:%201", "/%00"} {
-			conn := w.send(t, headTo(row, target)+"X-A: %0d%0aX-Injected: 1\r\nConnection: close\r\n\r\n")
-			got, _ := w.arrived(t)
+			conn := app.send(t, headTo(row, target)+"X-A: %0d%0aX-Injected: 1\r\nConnection: close\r\n\r\n")
+			got, _ := app.arrived(t)
 			if got.line != row.Method+" "+below(row, target)+" HTTP/1.1" || strings.Contains(strings.Join(got.headers, "\n"), "\nx-injected:") {
 				t.Errorf("%s %s arrived as %+v", method, target, got)
 			}
@@ -126,8 +126,8 @@ func TestInjection(t *testing.T) {
 		}
 	}
 	// And a response of the origin that tries it at the client.
-	w.origin.answers <- "HTTP/1.1 302 Found\r\nLocation: /x%0d%0aSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
-	conn := w.send(t, postFor(t, "none"))
+	app.origin.answers <- "HTTP/1.1 302 Found\r\nLocation: /x%0d%0aSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+	conn := app.send(t, postFor(t, "none"))
 	got, err := receive(bufio.NewReader(conn), "POST")
 	if err != nil || strings.Contains(strings.Join(got.headers, "\n"), "\nset-cookie:") {
 		t.Errorf("got %+v, %v", got, err)
@@ -168,7 +168,7 @@ func TestOwnAnswers(t *testing.T) {
 // echoHeaders answers each request with its headers whose names begin with X-Own.
 func echoHeaders(conn net.Conn) {
 	for r := bufio.NewReader(conn); ; {
-		req, err := readWire(r)
+		req, err := readRequestBytes(r)
 		if err != nil {
 			return
 		}
