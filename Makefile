@@ -1,4 +1,4 @@
-# The commands behind these are in testdata/kit. `make help` lists them.
+# `make help` lists the targets. The program behind them is testdata/kit.
 
 ADDR ?= 127.0.0.1:7676
 ARGS ?=
@@ -6,9 +6,9 @@ LOAD ?=
 KIT  := testdata/bin/kit -addr $(ADDR)
 WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
-# Runs go test, and has what fails at the end.
+# Runs go test, and repeats the failures at the end.
 GOTESTSUM = gotestsum=$$(go -C testdata tool -n gotestsum) && cd $(1) && exec "$$gotestsum" --format-hide-empty-pkg --hide-summary=skipped
-# The race detector needs cgo, and that a C compiler with its headers: this tries them.
+# The race detector needs cgo, and cgo needs a C compiler with its headers. This checks whether they work.
 RACE  = $(shell go build -race runtime/cgo 2>/dev/null && echo -race)
 WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
 
@@ -17,28 +17,28 @@ WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  ADDR=host:port moves the app from $(ADDR); ARGS='...' goes to the Fastly CLI (build, serve, demo)"
-	@echo "  or to go test (e2e, test): make e2e ARGS=-run=TestDemo; LOAD='-streams 5000 -sockets 0' changes the load"
-	@echo "  (testdata/bin/load -help lists more)."
+	@echo "  ADDR=host:port sets another address for the app than $(ADDR). ARGS='...' are arguments for the"
+	@echo "  Fastly CLI (build, serve, demo) or for go test (e2e, test): make e2e ARGS=-run=TestDemo."
+	@echo "  LOAD='-streams 5000 -sockets 0' changes the load; testdata/bin/load -help lists all flags."
 
-demo: kit ## Run the app and the demo origin (or ORIGIN=directory) together, with things to try
+demo: kit ## Run the app with the demo origin (or with ORIGIN=directory), and print what to try
 	@exec $(KIT) -origin "$$ORIGIN" demo $(ARGS)
 
-test: lint unit e2e ## Run every test, from vet to end to end
+test: lint unit e2e ## Run all tests: lint, unit and e2e
 
-serve: kit ## Run the app for an origin of your own (fastly compute serve)
+serve: kit ## Run the app with your own origin (fastly compute serve)
 	@exec $(KIT) serve $(ARGS)
 
 build: kit ## Build bin/main.wasm and the package (fastly compute build)
 	@exec $(KIT) build $(ARGS)
 
-tools: kit ## Have the Fastly CLI, Viceroy and Pushpin ready: installs what is missing
+tools: kit ## Install the Fastly CLI, Viceroy and Pushpin, if they are missing
 	@exec $(KIT) tools
 
-env: kit ## Print what puts these tools on PATH, for eval "$(make -s env)"
+env: kit ## Print shell commands that put these tools on PATH: eval "$(make -s env)"
 	@exec $(KIT) env
 
-lint: kit ## Check the format, vet, and run staticcheck, ShellCheck and actionlint
+lint: kit ## Run gofmt, go vet, staticcheck, ShellCheck and actionlint
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
 	go mod tidy -diff
 	go -C testdata mod tidy -diff
@@ -51,7 +51,7 @@ lint: kit ## Check the format, vet, and run staticcheck, ShellCheck and actionli
 		$$shellcheck $(wildcard .ci/run) testdata/toolchain/*.sh && \
 		$(if $(WORKFLOWS),$$actionlint -shellcheck="$$shellcheck" $(WORKFLOWS),:)
 
-unit: kit ## Run the unit tests, which need none of the tools, with the race detector
+unit: kit ## Run the unit tests, with the race detector; they need none of these tools
 	@$(call GOTESTSUM,.) --jsonfile=testdata/bin/unit.json -- ./...
 	@[ -n "$(RACE)" ] || { echo '*** RACES are NOT TESTED: there is no C compiler (on Debian: sudo apt-get install gcc libc6-dev) ***' >&2; [ -z "$$CI" ]; }
 	@$(call GOTESTSUM,testdata) --jsonfile=bin/packages.json -- $(RACE) $$(go list ./... | grep -v '/e2e$$')
@@ -62,16 +62,16 @@ e2e: tools ## Run the end-to-end tests, with the Fastly CLI, Viceroy, Pushpin an
 	@$(call GOTESTSUM,testdata) --jsonfile=bin/e2e.json \
 		--post-run-command='bin/kit summary $(if $(filter test,$(MAKECMDGOALS)),bin/unit.json bin/packages.json) bin/e2e.json' -- -count=1 -timeout=20m $(ARGS) ./e2e
 
-load: tools ## Hold 4000 connections through the app, account for every message, then try faults: some minutes
+load: tools ## Hold 4000 connections through the app, check every message, then test faults (some minutes)
 	@go -C testdata build -o bin/ ./load
 	@testdata/bin/load -addr $(ADDR) $(LOAD)
 	go -C testdata test -count=1 -timeout=20m -run='^TestFaults$$' ./e2e -long
 
-bench: tools ## Measure the app, and compiled kits: PEERS='files or directories' VICEROY=path JSON=file PLOT=file.svg BENCH='flags'
+bench: tools ## Measure the app, and other compiled kits: PEERS='files or directories' VICEROY=path JSON=file PLOT=file.svg BENCH='flags'
 	@go -C testdata build -o bin/ ./bench
 	@exec testdata/bin/bench -peers '$(PEERS)' -viceroy '$(VICEROY)' -json '$(JSON)' -plot '$(PLOT)' $(BENCH)
 
-clean: ## Remove what was built here (the tools' cache stays)
+clean: ## Remove the build output and logs (not the tools' cache)
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin testdata/_artifacts
 
 kit: go

@@ -17,12 +17,12 @@ import (
 	"github.com/fastly/compute-sdk-go/fsttest"
 )
 
-// table lists which requests main.go hands off, and which it sends to the origin itself.
+// table is the file that lists which requests main.go hands off, and which it sends to the origin itself.
 const table = "testdata/handoffs.txt"
 
-// TestHandle sends the handler each request of the table. Off Wasm there is no platform, so a handoff and a Send
-// both fail, each in a way of its own: that tells which one the handler chose, and shows both error paths.
-// What then happens to a request is tested in testdata/e2e, on the real platform.
+// TestHandle calls the handler with each request of the table. Outside Wasm, a handoff and a Send both fail, but with
+// different errors. So the error shows which of them the handler chose, and both error paths are tested.
+// The tests in testdata/e2e run the requests in Viceroy, and test what happens next.
 func TestHandle(t *testing.T) {
 	content, err := os.ReadFile(table)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -58,13 +58,13 @@ func TestHandle(t *testing.T) {
 				to = strconv.Itoa(w.Code)
 			}
 			if to != columns[4] {
-				t.Errorf("%s:%d: %s: it must go to %s, and went to %s", table, i+1, strings.Join(columns[1:], "  "), columns[4], to)
+				t.Errorf("%s:%d: %s: it must go to %s, but it went to %s", table, i+1, strings.Join(columns[1:], "  "), columns[4], to)
 			}
 			if !passedOn {
-				return // the app's own answer
+				return // the app answered by itself
 			}
 			if got, want := w.Body.String(), fsthttp.StatusText(w.Code)+"\n"; got != want {
-				t.Errorf("body %q, want %q: nothing of the cause is for the client", got, want)
+				t.Errorf("body %q, want %q: the client must not see the cause", got, want)
 			}
 			if got := w.HeaderMap.Get("Content-Type"); got != "text/plain; charset=utf-8" {
 				t.Errorf("Content-Type %q, want plain text", got)
@@ -76,13 +76,13 @@ func TestHandle(t *testing.T) {
 				t.Errorf("log %q does not name the backend", logged)
 			}
 			if strings.Contains(logged, "--enable=fanout") {
-				t.Errorf("log %q says how to enable Fanout, which was not the cause", logged)
+				t.Errorf("log %q says how to enable Fanout, but that was not the cause", logged)
 			}
 		})
 	}
 }
 
-// The platform tells why there was no response; the status tells the client what that means for it.
+// sendFailed maps the platform's error to a status for the client, and to a log line for the operator.
 func TestSendFailed(t *testing.T) {
 	because := func(cause fsthttp.SendError) error { return fmt.Errorf("poll: %w", cause) }
 	tests := []struct {
@@ -108,7 +108,7 @@ func TestSendFailed(t *testing.T) {
 	}
 }
 
-// captureLog returns what f logs.
+// captureLog runs f and returns its log.
 func captureLog(t *testing.T, f func()) string {
 	t.Helper()
 	var logged bytes.Buffer

@@ -9,14 +9,14 @@ import (
 	"github.com/fastly/compute-sdk-go/fsthttp"
 )
 
-// Before the handler runs, the SDK parses the request's URI, and panics on one that net/url does not
-// accept, such as /50%off. This hook accepts it. The SDK has it only under the build tag above, which
-// fastly.toml sets, and says that it is "experimental", and "likely to change, so please avoid unless
-// absolutely necessary". Without the tag the app builds too, and answers such a request with a 500.
+// The SDK parses the request's URI before the handler runs. It panics if net/url does not accept the URI, for
+// example /50%off. This hook accepts it. The SDK has the hook only with the build tag above, which fastly.toml
+// sets. The SDK calls it "experimental", and "likely to change, so please avoid unless absolutely necessary".
+// Without the tag, the app still builds; such a request then gets a 500.
 func init() { fsthttp.SetParseRequestURI(parseRequestURI) }
 
-// parseRequestURI parses the absolute URI of a request as url.ParseRequestURI does. Where that fails,
-// Path is the path as it came, with nothing unescaped, and so is RawPath. It returns no error.
+// parseRequestURI parses the absolute URI of a request as url.ParseRequestURI does. If that fails, Path and RawPath
+// are both the path as the client sent it, without unescaping. It never returns an error.
 func parseRequestURI(uri string) (*url.URL, error) {
 	if u, err := url.ParseRequestURI(uri); err == nil {
 		return u, nil
