@@ -13,10 +13,10 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// DefaultAddr is where `fastly compute serve` has the app listen.
+// DefaultAddr is where the app listens by default, with `fastly compute serve`.
 const DefaultAddr = "127.0.0.1:7676"
 
-// Args returns the arguments that have the Fastly CLI serve the app at addr, with these tools.
+// Args returns the arguments with which the Fastly CLI serves the app at addr, a host:port, with these tools.
 func Args(tools toolchain.Tools, addr string) []string {
 	return []string{
 		"compute", "serve", "--non-interactive", "--addr", addr,
@@ -24,9 +24,8 @@ func Args(tools toolchain.Tools, addr string) []string {
 	}
 }
 
-// Serve starts `fastly compute serve` in the project directory dir, with extra arguments args, and
-// waits until the app takes connections at addr, a host:port. The output of all these
-// programs goes to out.
+// Serve starts `fastly compute serve` in the project directory dir, with the extra arguments args. It waits until the
+// app accepts connections at addr, a host:port. The output of all programs goes to out.
 func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.Writer, args ...string) (*Process, error) {
 	cmd := exec.Command(tools.Fastly, append(Args(tools, addr), args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
@@ -41,13 +40,12 @@ func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.
 	return p, nil
 }
 
-// Origin starts an origin with cmd, and waits until it takes connections where m has the app look for
-// it. In its environment PORT says where that is, and GRIP_URL which proxy it works behind. What it
-// prints goes to out.
+// Origin starts an origin with cmd. It waits until the origin accepts connections at m.Origin, where the app connects
+// to it. The origin's environment has PORT, its port, and GRIP_URL, which describes its proxy. Its output goes to out.
 func Origin(ctx context.Context, cmd *exec.Cmd, m Manifest, out io.Writer) (*Process, error) {
 	cmd.Stdout, cmd.Stderr = out, out
 	_, port, _ := net.SplitHostPort(m.Origin)
-	cmd.Env = append([]string{"GRIP_URL=" + m.GripURL()}, os.Environ()...) // the user's own goes before
+	cmd.Env = append([]string{"GRIP_URL=" + m.GripURL()}, os.Environ()...) // a GRIP_URL of the user, later in the list, wins
 	cmd.Env = append(cmd.Env, "PORT="+port)
 	p, err := Start(cmd)
 	if err != nil {

@@ -14,18 +14,18 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// guardVariable is set in the environment of a guard.
+// guardVariable is set in the environment of a guard process.
 const guardVariable = "FANOUT_FORWARD_GUARD"
 
-// What a guard is told, followed by a space, what it is about, and a line feed.
+// A guard reads lines: one of these words, a space, and the process id or the directory.
 const (
 	guardProgram   = "program"   // the process id of a program that was started
 	guardDirectory = "directory" // a directory for temporary files
 )
 
-// A process that is killed can clean up nothing. So it has a guard: the same executable once more, in
-// a process group of its own. When its parent ends, however it does, the guard stops what is left of the
-// programs, and removes the directories.
+// A process that is killed cannot clean up. So it starts a guard: a second process with the same executable, in its
+// own process group. When the first process ends, for any reason, the guard stops the programs that still run, and
+// removes the directories.
 func init() {
 	if os.Getenv(guardVariable) != "" {
 		guard(os.Stdin)
@@ -60,13 +60,13 @@ func guard(told io.Reader) {
 	}
 }
 
-// guarding is the guard of this process; running has the lock for it.
+// guarding is the guard of this process. The lock in running protects it.
 var guarding struct {
 	*exec.Cmd
 	in io.WriteCloser
 }
 
-// guarded starts the guard, if there is none yet; running is locked.
+// guarded starts the guard, if it does not run yet. The caller has locked running.
 func guarded() error {
 	if running.over {
 		return errors.New("this process is about to exit")
@@ -92,15 +92,15 @@ func guarded() error {
 	return nil
 }
 
-// tellGuard tells the guard; running is locked.
+// tellGuard sends the guard one line. The caller has locked running.
 func tellGuard(kind, about string) { fmt.Fprintf(guarding.in, "%s %s\n", kind, about) }
 
-// TempDir makes a directory for the temporary files of this process and of what it starts, which it sets
-// TMPDIR to. StopAll removes it, or the guard once the process has ended without that.
+// TempDir makes a directory for temporary files, and sets TMPDIR to it for this process and those that it starts.
+// StopAll removes the directory. If the process ends without StopAll, its guard removes it.
 func TempDir() (string, error) {
 	base := os.TempDir()
 	if len(base) > 40 {
-		base = "/tmp" // Pushpin's sockets are in it, whose paths may have 103 bytes on macOS
+		base = "/tmp" // Pushpin's sockets are in this directory, and macOS limits their paths to 103 bytes
 	}
 	running.Lock()
 	defer running.Unlock()
@@ -109,7 +109,7 @@ func TempDir() (string, error) {
 	}
 	dir, err := os.MkdirTemp(base, "fanout-")
 	if err != nil {
-		return "", fmt.Errorf("make a directory for temporary files: %w; set TMPDIR to one that can be written", err)
+		return "", fmt.Errorf("make a directory for temporary files: %w; set TMPDIR to a directory that you can write to", err)
 	}
 	tellGuard(guardDirectory, dir)
 	return dir, os.Setenv("TMPDIR", dir)

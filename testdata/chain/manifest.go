@@ -12,12 +12,12 @@ import (
 
 // Manifest has the addresses from fastly.toml's [local_server].
 type Manifest struct {
-	Origin      string // host:port of the backend "origin"
-	ProxyPort   int    // where Viceroy hands requests off to Pushpin
-	PublishPort int    // where Pushpin takes messages; it needs the three ports after this one too
+	Origin      string // address of the backend "origin", host:port
+	ProxyPort   int    // port to which Viceroy hands off requests, to Pushpin
+	PublishPort int    // port of Pushpin for publishing; Pushpin needs the three ports after it too
 }
 
-// ReadManifest reads dir/fastly.toml. What it does not set has the CLI's defaults.
+// ReadManifest reads dir/fastly.toml. Values that the file does not set are the CLI's defaults.
 // Source: https://www.fastly.com/documentation/reference/compute/fastly-toml/#local-server
 func ReadManifest(dir string) (Manifest, error) {
 	var file struct {
@@ -49,19 +49,19 @@ func ReadManifest(dir string) (Manifest, error) {
 	}, nil
 }
 
-// PublishURL is where to publish, with a POST.
+// PublishURL returns the URL to which a POST publishes.
 // Source: https://pushpin.org/docs/publishing/
 func (m Manifest) PublishURL() string {
 	return fmt.Sprintf("http://localhost:%d/publish/", m.PublishPort)
 }
 
-// GripURL is the environment variable GRIP_URL for an origin behind this app: where to publish, and
-// who signs the requests that it gets, which the CLI has set up in Pushpin.
+// GripURL returns the environment variable GRIP_URL for an origin behind this app. It has the URL to publish to, and
+// the issuer and key of the signatures on the requests. The CLI configures Pushpin with these.
 func (m Manifest) GripURL() string {
 	return fmt.Sprintf("http://localhost:%d/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production", m.PublishPort)
 }
 
-// Addresses are the ones that Pushpin listens on.
+// Addresses returns the addresses on which Pushpin listens, host:port.
 func (m Manifest) Addresses() []string {
 	return []string{
 		local(m.ProxyPort),

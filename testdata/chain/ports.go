@@ -18,8 +18,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// CheckFree returns an error that names each of the addresses, host:port, that is already listened
-// on, and by which process.
+// CheckFree returns an error if a process already listens on any of the addresses, host:port. The error names these
+// addresses, and the processes.
 func CheckFree(ctx context.Context, addrs ...string) error {
 	var taken []error
 	for _, addr := range addrs {
@@ -27,7 +27,7 @@ func CheckFree(ctx context.Context, addrs ...string) error {
 		if err != nil {
 			return fmt.Errorf("%q is not host:port: %w", addr, err)
 		}
-		// Pushpin listens on all addresses; one of them taken is enough to stop it.
+		// Pushpin listens on all addresses of the machine. It fails if one of them is taken.
 		for _, host := range []string{"127.0.0.1", ""} {
 			l, err := net.Listen("tcp4", net.JoinHostPort(host, port))
 			if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
@@ -43,22 +43,22 @@ func CheckFree(ctx context.Context, addrs ...string) error {
 	return errors.Join(taken...)
 }
 
-// Preflight is CheckFree for a person at a terminal: the error says what to do.
+// Preflight is CheckFree for a person at a terminal. The error also says what to do.
 func Preflight(ctx context.Context, addrs ...string) error {
 	err := CheckFree(ctx, addrs...)
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf(`%w
-Viceroy, Pushpin (its parts: condure, connmgr, zurl, pushpin-…) and origin are those of another
-make demo, make serve or fastly compute serve: end that. Pushpin alone may be a service of the system:
-sudo service pushpin stop. Or choose other ports: ADDR=127.0.0.1:port for the app; in fastly.toml
+viceroy, pushpin (also condure, connmgr, zurl and pushpin-…) and origin belong to another make demo,
+make serve or fastly compute serve: stop it. If only pushpin runs, it may be a service of the system:
+sudo service pushpin stop. Or choose other ports. For the app: ADDR=127.0.0.1:port. In fastly.toml:
 proxy_port and publish_port below [local_server.pushpin], and url for the origin`, err)
 }
 
-// Prepare has ready what a program needs that serves the app of this directory at addr, a host:port,
-// with an origin of its own: the tools, and free ports. The origin can only be on this machine. An
-// empty addr is for a program that finds ports for the app and its Pushpin by itself.
+// Prepare is for a program that serves the app of this directory at addr, a host:port, and brings its own origin. It
+// installs the tools, if needed, reads fastly.toml, and checks that the ports are free. It returns an error if the
+// origin is not on this machine. With an empty addr it checks only the origin's port.
 func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error) {
 	tools, err := toolchain.Ensure(ctx, os.Stderr)
 	if err != nil {
@@ -69,7 +69,7 @@ func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error
 		return toolchain.Tools{}, Manifest{}, err
 	}
 	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
-		return toolchain.Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, and this brings an origin of its own, on this machine: set url to http://localhost:3000/, or use make serve", m.Origin)
+		return toolchain.Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, but this command starts its own origin on this machine: set url to http://localhost:3000/, or use make serve", m.Origin)
 	}
 	ports := []string{m.Origin}
 	if addr != "" {
@@ -78,9 +78,9 @@ func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error
 	return tools, m, Preflight(ctx, ports...)
 }
 
-// claimed are the ports that this process may give away: those from next up to end. A process claims a
-// block of a hundred by listening on its first port for as long as it runs, so that no two test runs get
-// the same ones. The blocks are below the ports that systems give to clients.
+// claimed has the ports that this process can still use: from next to the one before end. A process claims a block of
+// a hundred ports: it listens on the first port of the block until it ends. So two test runs never use the same
+// ports. The blocks are below the ports that systems give to clients.
 var claimed struct {
 	sync.Mutex
 	claims    []net.Listener
@@ -96,7 +96,7 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 			block := 20000 + 100*rand.IntN(100)
 			claim, err := net.Listen("tcp4", local(block))
 			if err != nil {
-				continue // another process has it
+				continue // another process has this block
 			}
 			claimed.claims = append(claimed.claims, claim)
 			claimed.next, claimed.end = block+1, block+100
@@ -111,7 +111,7 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 			return first, nil
 		}
 	}
-	return 0, fmt.Errorf("found no %d free ports in a row", n)
+	return 0, fmt.Errorf("there are no %d free ports in a row", n)
 }
 
 // listenerOn describes the process that listens on the port.
@@ -129,5 +129,5 @@ func listenerOn(ctx context.Context, port string) string {
 		command, _ := p.CmdlineSliceWithContext(ctx)
 		return fmt.Sprintf("process %d, %s (%.60s)", c.Pid, name, strings.Join(command, " "))
 	}
-	return fmt.Sprintf("a process that only its owner may see (sudo lsof -nP -iTCP:%s -sTCP:LISTEN tells)", port)
+	return fmt.Sprintf("a process that only its owner can see (to find it: sudo lsof -nP -iTCP:%s -sTCP:LISTEN)", port)
 }

@@ -20,22 +20,22 @@ import (
 // Process is a running program that was started with Start.
 type Process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed once the program has ended
-	err  error         // how it ended; valid once done is closed
+	done chan struct{} // closed when the program has ended
+	err  error         // how the program ended; valid after done is closed
 }
 
-// running are the programs that were started and have not ended.
+// running has the programs that were started and have not ended.
 var running struct {
 	sync.Mutex
 	programs map[*Process]bool
-	over     bool // none may be started any more
+	over     bool // StopAll was called: Start returns an error
 }
 
-// Start starts cmd in a process group of its own: a Ctrl-C in the terminal does not reach it, so
-// that it is Stop that ends it, with what it started. If this process is killed, its guard does that.
+// Start starts cmd in its own process group. So a Ctrl-C in the terminal does not reach it. Stop ends it, together
+// with the processes that it started. If this process is killed, its guard does the same.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = time.Second // a grandchild may hold the output open
+	cmd.WaitDelay = time.Second // another process may keep the output open
 	running.Lock()
 	defer running.Unlock()
 	if err := guarded(); err != nil {
@@ -60,8 +60,8 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// StopAll stops all the programs that were started, and removes what TempDir made, for a process that is
-// about to exit: Start fails from then on.
+// StopAll stops all programs that were started, and removes the directory of TempDir. Call it before the process
+// exits: afterwards Start returns an error.
 func StopAll() {
 	running.Lock()
 	running.over = true
@@ -81,12 +81,11 @@ func StopAll() {
 	}
 }
 
-// WaitForListener waits until the program, or one that it has started, takes connections at addr, a
-// host:port, and returns the process that does. A process listed in except does not count: one that has
-// been killed may hold its port for a moment longer. It returns an error if the program ends before
-// that, or takes three minutes.
+// WaitForListener waits until the program, or a process that it started, accepts connections at addr, a host:port. It
+// returns that process. The processes in except do not count: a process that was just killed may keep its port for
+// a moment. It returns an error if the program ends first, or if three minutes have passed.
 func (p *Process) WaitForListener(ctx context.Context, addr string, except ...*process.Process) (*process.Process, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute) // a first build of the app takes most of it
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute) // most of it for the first build of the app
 	defer cancel()
 	for {
 		if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
@@ -97,15 +96,15 @@ func (p *Process) WaitForListener(ctx context.Context, addr string, except ...*p
 		}
 		select {
 		case <-p.done:
-			return nil, fmt.Errorf("it ended before it took connections at %s: %w", addr, p.Err())
+			return nil, fmt.Errorf("it ended before it accepted connections at %s: %w", addr, p.Err())
 		case <-ctx.Done():
-			return nil, fmt.Errorf("it took no connections at %s: %w", addr, errors.Join(context.Cause(ctx), CheckFree(context.WithoutCancel(ctx), addr)))
+			return nil, fmt.Errorf("it did not accept connections at %s: %w", addr, errors.Join(context.Cause(ctx), CheckFree(context.WithoutCancel(ctx), addr)))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// listener returns which process of the program's listens at addr, or nil.
+// listener returns the process in p.Tree that listens at addr, or nil.
 func (p *Process) listener(ctx context.Context, addr string) *process.Process {
 	_, port, _ := net.SplitHostPort(addr)
 	for _, process := range p.Tree() {
@@ -119,22 +118,22 @@ func (p *Process) listener(ctx context.Context, addr string) *process.Process {
 	return nil
 }
 
-// Pid is the program's process id, and that of its process group.
+// Pid returns the program's process id. Its process group has the same id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Done is closed once the program has ended; Err then says how.
+// Done returns a channel that is closed when the program has ended. Err then says how it ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err returns how the program ended. It never returns nil: a server that ends has failed.
+// Err returns how the program ended. It never returns nil: a server should not end by itself.
 func (p *Process) Err() error {
 	if p.err == nil {
-		return errors.New("it ended, with success")
+		return errors.New("it ended with exit status 0")
 	}
 	return p.err
 }
 
-// Stop ends the program and all that it started, and returns once they are gone: by a SIGTERM, on
-// which the CLI cleans up, and whatever is left after ten seconds by a SIGKILL.
+// Stop stops the program and all processes that it started, and returns when they have ended. It sends SIGTERM first,
+// so that the CLI can clean up. It kills the processes that still run after ten seconds.
 func (p *Process) Stop() {
 	if root, err := process.NewProcess(int32(p.Pid())); err == nil {
 		stop(root)
@@ -143,10 +142,10 @@ func (p *Process) Stop() {
 }
 
 func stop(root *process.Process) {
-	started := append(descendants(root), root) // a group is not enough: Pushpin's services have their own
+	started := append(descendants(root), root) // all descendants, because Pushpin's services have their own process groups
 	root.SendSignal(syscall.SIGTERM)
 	for _, p := range started {
-		p.SendSignal(syscall.SIGCONT) // a suspended one takes no notice of any other
+		p.SendSignal(syscall.SIGCONT) // a suspended process ignores other signals until then
 	}
 	limit := time.Now().Add(10 * time.Second)
 	for slices.ContainsFunc(started, Alive) {
@@ -154,8 +153,8 @@ func stop(root *process.Process) {
 			limit = left
 		}
 		if time.Now().After(limit) {
-			// While it builds, the CLI takes no notice, and starts Viceroy all the same. Suspended, it cannot do
-			// that between this look at what it has started and its end.
+			// While the CLI builds, it ignores SIGTERM, and starts Viceroy later. So suspend it first. Then it cannot
+			// start a process between the list of its descendants and its end.
 			for root.Suspend(); Alive(root) && !suspended(root); {
 				time.Sleep(time.Millisecond)
 			}
@@ -173,16 +172,16 @@ func suspended(p *process.Process) bool {
 	return err == nil && slices.Contains(status, process.Stop)
 }
 
-// Tree returns the program's process, and its descendants.
+// Tree returns the program's process and all its descendants.
 func (p *Process) Tree() []*process.Process {
 	self, err := process.NewProcess(int32(p.Pid()))
 	if err != nil {
-		return nil // it has ended
+		return nil // the program has ended
 	}
 	return append(descendants(self), self)
 }
 
-// Descendants returns the processes that the program has started, and those that they have.
+// Descendants returns the processes that the program started, and those that they started.
 func (p *Process) Descendants() []*process.Process {
 	tree := p.Tree()
 	return tree[:max(0, len(tree)-1)]
@@ -197,9 +196,9 @@ func descendants(parent *process.Process) []*process.Process {
 	return all
 }
 
-// Alive reports whether the process still runs, and is not just unburied by its parent.
+// Alive reports whether the process runs. A zombie, which has ended but whose parent has not waited for it, does not.
 func Alive(p *process.Process) bool {
-	running, err := p.IsRunning() // compares the start time too: its pid may be another's by now
+	running, err := p.IsRunning() // compares the start time too: another process may have the same pid by now
 	if err != nil || !running {
 		return false
 	}

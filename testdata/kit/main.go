@@ -1,5 +1,5 @@
-// Command kit is what the Makefile's targets run: it has the tools ready, checks the ports, and
-// starts the app, alone or together with an origin.
+// Command kit does the work of the Makefile's targets. It installs the tools, checks the ports, and starts the app,
+// alone or together with an origin.
 package main
 
 import (
@@ -25,22 +25,22 @@ import (
 
 const usage = `usage: kit [-addr host:port] [-origin directory] command [arguments]
 
-  tools       has the Fastly CLI, Viceroy and Pushpin ready
-  browser     has a browser ready, for the test of the live page
+  tools       installs the Fastly CLI, Viceroy and Pushpin, if they are missing
+  browser     installs a browser, if there is none, for the test of the live page
   origins     says which of the origins in other languages cannot be tested
-  shellcheck  has ShellCheck ready, and prints its path
-  summary     prints what the test runs in the files were, of go test -json
-  env         prints the shell commands that put the tools on PATH
+  shellcheck  installs ShellCheck, if it is missing, and prints its path
+  summary     summarizes test runs; the arguments are files with the output of go test -json
+  env         prints shell commands that put the tools on PATH
   build       runs fastly compute build
-  serve       runs fastly compute serve, for an origin of your own
-  demo        runs it together with the demo origin, or with the one in the directory
+  serve       runs fastly compute serve, for your own origin
+  demo        runs the app together with the demo origin, or with the origin in the directory
 
 Arguments after build, serve and demo go to the Fastly CLI.
 `
 
 func main() {
 	addr := flag.String("addr", chain.DefaultAddr, "where the app listens, `host:port`")
-	dir := flag.String("origin", "", "the `directory` of an origin that the demo runs in place of its own")
+	dir := flag.String("origin", "", "the `directory` of an origin for the demo, in place of the demo's own")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
 	commands := map[string]func(context.Context, string, []string) error{
@@ -61,7 +61,7 @@ func main() {
 	defer stop()
 	err = command(ctx, a.String(), flag.Args()[1:])
 	if err != nil && ctx.Err() != nil {
-		fmt.Fprintf(os.Stderr, "\n%s: interrupted; run it again to go on\n", flag.Arg(0))
+		fmt.Fprintf(os.Stderr, "\n%s: interrupted; run it again to continue\n", flag.Arg(0))
 		os.Exit(130) // what shells report for a Ctrl-C
 	}
 	if err != nil {
@@ -79,7 +79,7 @@ func tools(ctx context.Context, _ string, _ []string) error {
 	return nil
 }
 
-// browser fails for want of a browser only in CI. Elsewhere it says loudly what is not tested.
+// browser installs a browser. In CI it fails if that is not possible. Elsewhere it only says that the page is not tested.
 func browser(ctx context.Context, _ string, _ []string) error {
 	path, err := toolchain.Browser(ctx, os.Stderr)
 	if err == nil {
@@ -93,7 +93,7 @@ func browser(ctx context.Context, _ string, _ []string) error {
 	return nil
 }
 
-// checkOrigins fails for want of a language only in CI. Elsewhere it says loudly what is not tested.
+// checkOrigins checks that the origins can run. In CI it fails if one cannot. Elsewhere it only says that it is not tested.
 func checkOrigins(ctx context.Context, _ string, _ []string) error {
 	for _, dir := range origins.Ours {
 		if _, err := origins.Find(ctx, filepath.Join("testdata", "origins", dir)); err != nil {
@@ -153,14 +153,14 @@ func serve(ctx context.Context, addr string, args []string) error {
 		return err
 	}
 	if conn, err := net.DialTimeout("tcp", m.Origin, time.Second); err != nil {
-		fmt.Fprintf(os.Stderr, "serve: nothing answers at %s yet: start your origin there, or set another in fastly.toml\n", m.Origin)
+		fmt.Fprintf(os.Stderr, "serve: no origin answers at %s yet: start your origin there, or set its url in fastly.toml\n", m.Origin)
 	} else {
 		conn.Close()
 	}
 	return become(t.Fastly, append(chain.Args(t, addr), args...))
 }
 
-// become replaces this process with the program, so that signals and the terminal are its own.
+// become replaces this process with the program. So the program gets the signals and the terminal directly.
 func become(program string, args []string) error {
 	err := syscall.Exec(program, append([]string{program}, args...), os.Environ())
 	return fmt.Errorf("start %s: %w", program, err)
@@ -169,7 +169,7 @@ func become(program string, args []string) error {
 func demo(ctx context.Context, addr, dir string, args []string) error {
 	var other origins.Origin
 	var err error
-	if dir != "" { // what is missing is said before anything that takes long
+	if dir != "" { // report a missing language before the steps that take long
 		if other, err = origins.Find(ctx, dir); err != nil {
 			return err
 		}
@@ -208,9 +208,9 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 		fmt.Println("\ndemo: stopping")
 		return nil
 	case <-origin.Done():
-		return errors.Join(errors.New("the origin ended; see its output above"), origin.Err())
+		return errors.Join(errors.New("the origin ended: see its output above"), origin.Err())
 	case <-app.Done():
-		return errors.Join(errors.New("fastly compute serve ended; see its output above"), app.Err())
+		return errors.Join(errors.New("fastly compute serve ended: see its output above"), app.Err())
 	}
 }
 
@@ -227,8 +227,8 @@ func demoOrigin(addr string, m chain.Manifest) (*exec.Cmd, error) {
 	return exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin, "-trust", strings.Join(trust, ",")), nil
 }
 
-// appOrigins returns the origins, as browsers name them, of the app's pages at addr, and those in the
-// environment variable TRUST, for who reaches it by another name.
+// appOrigins returns the web origins of the app's pages at addr, such as http://localhost:7676. It adds those in the
+// environment variable TRUST, for an app that has other names too.
 func appOrigins(addr string) (origins []string, err error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -258,8 +258,8 @@ func appOrigins(addr string) (origins []string, err error) {
 	return origins, nil
 }
 
-// untilStop passes on what programs print until it is stopped: how they complain of their own end
-// would look like a failure.
+// untilStop passes on the output of programs until stop is set. After that, their messages about their own end would
+// look like failures.
 type untilStop struct {
 	w    io.Writer
 	stop atomic.Bool
@@ -272,7 +272,7 @@ func (u *untilStop) Write(p []byte) (int, error) {
 	return u.w.Write(p)
 }
 
-// printInvitation prints what to try, each one line to paste.
+// printInvitation prints what to try. Each command is one line, to copy and paste.
 func printInvitation(addr, dir string, m chain.Manifest) {
 	host, port, _ := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
@@ -280,7 +280,7 @@ func printInvitation(addr, dir string, m chain.Manifest) {
 	}
 	what := "three live connections to the demo's origin"
 	if dir != "" {
-		what = "what is published, from the origin in " + dir
+		what = "the page of the origin in " + dir
 	}
 	fmt.Printf(`
 Open http://%[1]s/ in a browser: %[3]s (http://%[2]s/).

@@ -10,8 +10,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// notHeld returns a line for each of the page's connections that the app at addr, a host:port, does not
-// hand off, or "" if it hands off all. The origin refuses to hold what did not come through Fanout.
+// notHeld returns a line for each of the page's connections that the app at addr, a host:port, does not hand off. It
+// returns "" if the app hands off all. The origin refuses to hold a connection that did not come through Fanout.
 func notHeld(ctx context.Context, addr string) string {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -43,7 +43,7 @@ func notHeld(ctx context.Context, addr string) string {
 	return "\nmain.go does not hand off these connections of the page, so they stay closed:\n" + lines.String()
 }
 
-// get returns the response to a request, whose body is closed: it may never end.
+// get returns the response, with its body closed: the body may never end.
 func get(ctx context.Context, url string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

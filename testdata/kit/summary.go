@@ -14,8 +14,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// summary prints in one line how many tests passed, failed and were skipped, and why, in the runs whose
-// events are in the files; and the versions that they ran with.
+// summary prints one line about the test runs whose events are in the files. It says how many tests passed, failed and
+// were skipped, why they were skipped, and the versions of the tools.
 func summary(ctx context.Context, _ string, files []string) error {
 	count := map[string]int{}
 	var skipped []string
@@ -25,7 +25,7 @@ func summary(ctx context.Context, _ string, files []string) error {
 			return err
 		}
 		defer events.Close()
-		said := map[string]string{} // by each test, at last
+		said := map[string]string{} // the last message of each test
 		for decode := json.NewDecoder(events); ; {
 			var event struct{ Action, Package, Test, Output string } // see go doc test2json
 			if err := decode.Decode(&event); errors.Is(err, io.EOF) {
