@@ -44,6 +44,10 @@ func TestMain(m *testing.M) {
 	}()
 	// What the tests make is for their user alone, as some people have it with all that they make.
 	syscall.Umask(0o077)
+	// The commands that the tests run start as they do in a new shell, and not below this make.
+	for _, name := range []string{"ADDR", "ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ORIGIN", "TRUST", "GRIP_URL", "GRIP_VERIFY_KEY"} {
+		os.Unsetenv(name)
+	}
 
 	var err error
 	if tools, err = toolchain.Ensure(context.Background(), os.Stderr); err == nil {
