@@ -298,7 +298,7 @@ func testOriginProduction(t *testing.T, p *project, origin origins.Origin) {
 	if got := <-requests; got != "POST /service/ID/publish/ Bearer TOKEN" {
 		t.Errorf("it published with %s", got)
 	}
-	const advice = "check GRIP_URL, its key, and that its proxy runs"
+	const advice = "check GRIP_URL and its key, and that the proxy runs"
 	status.Store(http.StatusUnauthorized)
 	if code, _ := post(t, "http://"+addr+"/publish", "hello"); code != http.StatusBadGateway {
 		t.Errorf("refused: status %d", code)

@@ -9,36 +9,36 @@ import (
 	"time"
 )
 
-// message is a message as clients get it.
+// message is a message, in the form in which clients get it.
 type message struct {
 	ID   string `json:"id"`
-	Prev string `json:"prev"` // the id of the one before it on the channel
+	Prev string `json:"prev"` // the id of the message before it on the channel
 	Text string `json:"text"`
-	At   int64  `json:"at"` // when it was published, in milliseconds since 1970
+	At   int64  `json:"at"` // the time of publishing, in milliseconds since 1970
 }
 
 const (
-	maxChannels = 100       // that have a history, at once
+	maxChannels = 100       // with a history, at the same time
 	maxMessages = 1000      // in the history of each
-	maxBytes    = 512 << 10 // of them as JSON, in the history of each: Pushpin takes 1 MB at once
+	maxBytes    = 512 << 10 // of messages as JSON, in the history of each; Pushpin accepts 1 MB at once
 )
 
 // beginning is the id before the first message of a channel.
 const beginning = "none-0"
 
-// history remembers the last messages of each channel: what a client missed while it was not
-// connected, or while one answer was on its way and the next request was not. It is bounded, and it
-// is in memory: an origin with more than one process would keep it in a database.
+// history keeps the last messages of each channel, for clients that missed them. A client misses messages while it is
+// not connected, and between the answer to one request and the next request. The history has limits, and it is in
+// memory: an origin with more than one process needs a database instead.
 type history struct {
 	mu       sync.Mutex
 	channels map[string]*channelLog
 }
 
 type channelLog struct {
-	epoch    string    // tells the ids of this log from those before a restart
-	count    int       // of messages so far
-	messages []message // the last of them
-	bytes    int       // of these as JSON
+	epoch    string    // part of the ids; they differ from those before a restart
+	count    int       // of all messages so far
+	messages []message // the last messages
+	bytes    int       // size of messages as JSON
 }
 
 func newHistory() *history { return &history{channels: map[string]*channelLog{}} }
@@ -50,7 +50,7 @@ func (l *channelLog) id(n int) string {
 	return l.epoch + "-" + strconv.Itoa(n)
 }
 
-// number returns which message of this log has the id.
+// number returns the number of the message with the id, counted from 1. It is 0 for beginning.
 func (l *channelLog) number(id string) (n int, ok bool) {
 	if id == beginning {
 		return 0, true
@@ -60,7 +60,7 @@ func (l *channelLog) number(id string) (n int, ok bool) {
 	return n, err == nil && epoch == l.epoch && n > 0 && n <= l.count
 }
 
-// add appends a message, and returns it with its id; if check returns an error it does neither.
+// add adds a message, and returns it with its id. If check returns an error, add returns it and adds nothing.
 func (h *history) add(channel, text string, check func(message) error) (message, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,7 +86,7 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 	return m, nil
 }
 
-// forget drops the channel that was published to the longest ago; h.mu is held.
+// forget removes the channel whose last message is the oldest. The caller has locked h.mu.
 func (h *history) forget() {
 	oldest := ""
 	for channel, l := range h.channels {
@@ -99,9 +99,10 @@ func (h *history) forget() {
 
 func (l *channelLog) lastAt() int64 { return l.messages[len(l.messages)-1].At }
 
-// after returns the messages after the one with the id, the id before the first of them, and the id of
-// the last one there is. With no id it returns no messages: a new client starts with what comes next.
-// If some are forgotten, or the id is not one of this channel, it returns those it has, and gap is true.
+// after returns the messages after the one with the id. It also returns start, the id of the message before the first
+// of them, and last, the id of the channel's last message. Without an id it returns no messages: a new client gets
+// only new ones. If the history no longer has some of the messages, or does not know the id, it returns all messages
+// that it has, and gap is true.
 func (h *history) after(channel, id string) (messages []message, start, last string, gap bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,7 +115,7 @@ func (h *history) after(channel, id string) (messages []message, start, last str
 		return nil, last, last, false
 	}
 	n, ok := l.number(id)
-	first := l.count - len(l.messages) // how many are forgotten
+	first := l.count - len(l.messages) // how many the history no longer has
 	if !ok || n < first {
 		n, gap = first, true
 	}

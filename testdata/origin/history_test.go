@@ -32,12 +32,12 @@ func TestHistoryAfter(t *testing.T) {
 		{"from the beginning", "c", beginning, "one two three", beginning, ids[2], false},
 		{"from the first", "c", ids[0], "two three", ids[0], ids[2], false},
 		{"from the last", "c", ids[2], "", ids[2], ids[2], false},
-		{"from one to come", "c", strings.Replace(ids[2], "-3", "-4", 1), "one two three", beginning, ids[2], true},
-		{"from another time", "c", "other-2", "one two three", beginning, ids[2], true},
+		{"from a future id", "c", strings.Replace(ids[2], "-3", "-4", 1), "one two three", beginning, ids[2], true},
+		{"from before a restart", "c", "other-2", "one two three", beginning, ids[2], true},
 		{"from nonsense", "c", "nonsense", "one two three", beginning, ids[2], true},
 		{"a new client of a new channel", "new", "", "", beginning, beginning, false},
 		{"from the beginning of a new channel", "new", beginning, "", beginning, beginning, false},
-		{"from another time, of a new channel", "new", "other-2", "", beginning, beginning, true},
+		{"from before a restart, of a new channel", "new", "other-2", "", beginning, beginning, true},
 	}
 	for _, tt := range tests {
 		messages, start, last, gap := h.after(tt.channel, tt.id)
@@ -45,7 +45,7 @@ func TestHistoryAfter(t *testing.T) {
 		prev := start
 		for _, m := range messages {
 			if m.Prev != prev {
-				t.Errorf("%s: %q follows %s, not %s", tt.name, m.Text, m.Prev, prev)
+				t.Errorf("%s: %q follows %s, want %s", tt.name, m.Text, m.Prev, prev)
 			}
 			prev = m.ID
 			texts = append(texts, m.Text)
@@ -56,11 +56,11 @@ func TestHistoryAfter(t *testing.T) {
 	}
 }
 
-// What does not fit is not remembered, and the ids go on without it.
+// A message that check refuses is not kept, and gets no id.
 func TestHistoryCheck(t *testing.T) {
 	h := newHistory()
 	if _, err := h.add("c", "refused", func(message) error { return errors.New("no") }); err == nil {
-		t.Error("it was added")
+		t.Error("add returned no error for a message that check refuses")
 	}
 	ids := fill(t, h, "c", "one")
 	if messages, _, _, _ := h.after("c", beginning); len(messages) != 1 || messages[0].ID != ids[0] || messages[0].Prev != beginning {
@@ -68,8 +68,8 @@ func TestHistoryCheck(t *testing.T) {
 	}
 }
 
-// The history is bounded in messages, in bytes and in channels, and whoever asks for what is forgotten
-// is told so. To ask makes nothing be forgotten.
+// The history has limits for messages, bytes and channels. A client that asks for messages that were removed learns
+// that there is a gap. A question for messages adds no channel, and so removes no other.
 func TestHistoryBounds(t *testing.T) {
 	h := newHistory()
 	for i := range maxMessages + 10 {
@@ -79,7 +79,7 @@ func TestHistoryBounds(t *testing.T) {
 		t.Errorf("%d messages, gap %t", len(messages), gap)
 	}
 	for range 20 {
-		fill(t, h, "large", strings.Repeat("\x01", 10_000)) // as JSON each is six times as long
+		fill(t, h, "large", strings.Repeat("\x01", 10_000)) // as JSON, each is six times as long
 	}
 	messages, _, _, gap := h.after("large", beginning)
 	if size := len(compactJSON(messages)); size > maxBytes+len(messages)+1 || len(messages) < 5 || !gap {
@@ -92,11 +92,11 @@ func TestHistoryBounds(t *testing.T) {
 	if len(h.channels) != 2 {
 		t.Errorf("asking made %d channels", len(h.channels))
 	}
-	h.channels["many"].messages[maxMessages-1].At-- // the one that was published to the longest ago
+	h.channels["many"].messages[maxMessages-1].At-- // so this channel's last message is the oldest
 	for i := range maxChannels - 1 {
 		fill(t, h, fmt.Sprint(i), "hello")
 	}
 	if len(h.channels) != maxChannels || h.channels["many"] != nil || h.channels["large"] == nil {
-		t.Errorf("%d channels, with the oldest: %t", len(h.channels), h.channels["many"] != nil)
+		t.Errorf("%d channels; is the oldest still there: %t", len(h.channels), h.channels["many"] != nil)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// stream holds a response of plain text open, and appends each message as a line.
+// stream holds a plain text response open, and adds each message to it, as a line.
 func (o *origin) stream(w http.ResponseWriter, r *http.Request, c client) {
 	o.holdStream(w, r, c, transport{
 		name: "stream", contentType: "text/plain; charset=utf-8", keepAlive: "\n",
@@ -23,8 +23,8 @@ func (o *origin) stream(w http.ResponseWriter, r *http.Request, c client) {
 
 func streamLine(m message) string { return m.Text + "\n" }
 
-// events holds a stream of Server-Sent Events open. A browser's EventSource that reconnects sends
-// Last-Event-ID, and gets what it missed; the first event gives it such an id before any message does.
+// events holds a stream of Server-Sent Events open. When a browser's EventSource reconnects, it sends Last-Event-ID,
+// and gets the messages that it missed. The first event has no message, but an id, so the browser has one at once.
 // Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 func (o *origin) events(w http.ResponseWriter, r *http.Request, c client) {
 	o.holdStream(w, r, c, transport{
@@ -40,19 +40,19 @@ func serverSentEvent(m message) string {
 	return fmt.Sprintf("id: %s\ndata: %s\n\n", m.ID, compactJSON(m))
 }
 
-// transport is what differs between the two kinds of stream.
+// transport has the differences between the two kinds of stream.
 type transport struct {
 	name, contentType, keepAlive string
-	// first returns what a client gets first: the id that it starts after, and whether messages before
-	// that are forgotten.
+	// first returns the beginning of the response. start is the id after which the client's messages begin. gap
+	// says that the client missed messages which the origin no longer has.
 	first   func(start string, gap bool) string
 	message func(message) string
 }
 
-// holdStream answers with what the client has missed, and holds the response open. The proxy requests
-// the same again when it finds that it has missed a message, and every o.next; then Grip-Last says
-// where the client is. A new client says so with Last-Event-ID or ?after=, or else starts with what
-// comes next.
+// holdStream answers with the messages that the client has missed, and holds the response open. The proxy sends the
+// request again when it notices that it has missed a message, and also every o.next. Then Grip-Last has the id of the
+// client's last message. A client that connects can send that id as Last-Event-ID or ?after=. Without an id, it gets
+// only new messages.
 func (o *origin) holdStream(w http.ResponseWriter, r *http.Request, c client, t transport) {
 	o.presence.seen(c, t.name)
 	channel := c.channel + ":" + t.name
@@ -73,7 +73,7 @@ func (o *origin) holdStream(w http.ResponseWriter, r *http.Request, c client, t 
 		return
 	}
 	w.Header().Set("Content-Type", t.contentType)
-	w.Header().Set("X-Content-Type-Options", "nosniff") // or a browser waits for more text, to guess its type
+	w.Header().Set("X-Content-Type-Options", "nosniff") // otherwise a browser waits for more text, to guess the type
 	if !again {
 		io.WriteString(w, t.first(start, gap))
 	}
@@ -85,17 +85,17 @@ func (o *origin) holdStream(w http.ResponseWriter, r *http.Request, c client, t 
 // polled is the answer to a long-poll.
 type polled struct {
 	Messages []message `json:"messages"`
-	Last     string    `json:"last"` // what to ask for next, as ?after=
-	Gap      bool      `json:"gap"`  // some messages are forgotten
+	Last     string    `json:"last"` // the value of ?after= for the next request
+	Gap      bool      `json:"gap"`  // the origin no longer has some messages that the client missed
 }
 
-// poll answers with the messages after ?after=, at once if there are any, or else when there is one,
-// and after o.pollTimeout with none. Without ?after= it waits for the next message; with an empty one
-// it says at once what to ask for next, so that a client misses nothing from then on.
+// poll answers with the messages after the id in ?after=. If there are some, it answers at once. Otherwise it waits for
+// the next message; after o.pollTimeout it answers with no message. Without ?after= it waits for the next message.
+// With an empty ?after= it answers at once, and says which id to send next. From then on, the client misses nothing.
 func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 	o.presence.seen(c, "poll")
 	channel := c.channel + ":poll"
-	// When the proxy repeats a request that it holds, Grip-Last says where the client is.
+	// When the proxy sends a held request again, Grip-Last has the id of the client's last message.
 	after := cmp.Or(r.URL.Query().Get("after"), grip.Last(r.Header, channel))
 	messages, _, last, gap := o.history.after(c.channel, after)
 	answer := polled{Messages: append([]message{}, messages...), Last: last, Gap: gap}
@@ -110,7 +110,7 @@ func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 			return
 		}
 	}
-	writeJSON(w, answer) // held, this is what the client gets at the timeout
+	writeJSON(w, answer) // if the request is held, the client gets this after the timeout
 }
 
 func (o *origin) setHold(w http.ResponseWriter, hold grip.Hold) bool {
@@ -124,7 +124,7 @@ func (o *origin) setHold(w http.ResponseWriter, hold grip.Hold) bool {
 func compactJSON(v any) string {
 	var text strings.Builder
 	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false) // "<" would take six bytes
+	enc.SetEscapeHTML(false) // otherwise "<" would take six bytes
 	if err := enc.Encode(v); err != nil {
 		panic(err) // strings and numbers can always be encoded
 	}

@@ -1,10 +1,10 @@
-// Command origin is the demo origin: a web server that works through a GRIP proxy, Fanout in
-// production and Pushpin on a person's machine. It is meant to be copied from.
+// Command origin is the demo origin: a web server behind a GRIP proxy. In production the proxy is Fanout, on your
+// machine it is Pushpin. Copy from it what you need.
 //
-// Every endpoint takes the name of a channel as ?channel=. Behind it are five channels of the proxy:
-// "name" itself, for whoever publishes past this origin; and "name:stream", "name:events",
-// "name:poll" and "name:socket", on which this origin publishes its messages in the form that each
-// endpoint's clients understand, with ids, so that none is lost.
+// Every endpoint takes the name of a channel as ?channel=. The origin uses five channels of the proxy for it.
+// On "name:stream", "name:events", "name:poll" and "name:socket" this origin publishes its messages, in the format
+// for the clients of each endpoint. These messages have ids, so that no message is lost. The channel "name" itself is
+// for messages that are published directly to the proxy, without this origin.
 package main
 
 import (
@@ -23,20 +23,20 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// localGripURL is the proxy that `fastly compute serve` starts, with what it signs requests with.
+// localGripURL is for the proxy that `fastly compute serve` starts. It has the issuer and key of the proxy's signatures.
 const localGripURL = "http://localhost:5561/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
 
 func main() {
 	addr := flag.String("addr", "localhost:3000", "where to listen, `host:port`")
-	pollTimeout := flag.Duration("poll-timeout", 25*time.Second, "how long a long-poll waits; most proxies on the way allow 30 s")
-	keepAlive := flag.Duration("keep-alive", 20*time.Second, "how long a stream may be idle before it gets a keep-alive")
-	trust := flag.String("trust", "http://localhost:7676,http://127.0.0.1:7676", "the app's own `origins`, as browsers name them, separated by commas: only their pages may publish and open WebSockets")
-	next := flag.Duration("next", 30*time.Second, "how often the proxy looks, in any case, for what a stream has missed")
+	pollTimeout := flag.Duration("poll-timeout", 25*time.Second, "how long a long-poll waits for a message; most proxies between client and origin allow 30 s")
+	keepAlive := flag.Duration("keep-alive", 20*time.Second, "how long a stream may be idle; then it gets a keep-alive")
+	trust := flag.String("trust", "http://localhost:7676,http://127.0.0.1:7676", "web `origins` of the app, separated by commas: only pages from there may publish and open WebSockets")
+	next := flag.Duration("next", 30*time.Second, "how often the proxy asks for messages that a stream has missed, even if it noticed none")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("origin: ")
 
-	// For Fanout in production set these two, with your service's id and an API token:
+	// For Fanout in production, set these two variables, with your service's id and an API token:
 	//	GRIP_URL='https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID'
 	//	GRIP_VERIFY_KEY='{"kty":"EC","crv":"P-256","x":"CKo5A1ebyFcnmVV8SE5On-8G81JyBjSvcrx4VLetWCg","y":"7gwJqaU6N8TP88--twjkwoB36f-pT3QsmI46nPhjO7M"}'
 	config, err := grip.ParseURL(cmp.Or(os.Getenv("GRIP_URL"), localGripURL), os.Getenv("GRIP_VERIFY_KEY"))
@@ -44,7 +44,7 @@ func main() {
 		log.Fatal(err)
 	}
 	if !config.Verifies() {
-		log.Print("WARNING: GRIP_URL has no verify-key, and GRIP_VERIFY_KEY is not set: anybody who can reach this origin can pass for the proxy")
+		log.Print("WARNING: GRIP_URL has no verify-key, and GRIP_VERIFY_KEY is not set: anybody who can reach this origin can pretend to be the proxy")
 	}
 	pages, err := trustPages(*trust)
 	if err != nil {
@@ -55,7 +55,7 @@ func main() {
 		pollTimeout: *pollTimeout, keepAlive: *keepAlive, next: *next,
 	}
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
-	publishTo, _, _ := strings.Cut(config.ControlURI, "?") // what its query has is not for a log
+	publishTo, _, _ := strings.Cut(config.ControlURI, "?") // the query may have secrets: do not log it
 	log.Printf("listening on http://%s/, publishing to %s", *addr, publishTo)
 	log.Fatal(server.ListenAndServe())
 }
@@ -66,7 +66,7 @@ type origin struct {
 	presence *presence
 	pages    *http.CrossOriginProtection
 
-	pollTimeout, keepAlive, next time.Duration // see the flags
+	pollTimeout, keepAlive, next time.Duration // set with the flags
 }
 
 func (o *origin) handler() http.Handler {
@@ -88,10 +88,10 @@ func (o *origin) handler() http.Handler {
 	return mux
 }
 
-// trustPages returns what refuses the requests that browsers send for pages of other sites: they send
-// them for any page, with the cookies of this site, and WebSockets too. In production name the app's
-// domain, such as https://www.example.com: the Host that arrives here is the backend's override host, so
-// it cannot tell. What comes without a browser, as from curl, passes: see publish.
+// trustPages returns a filter that refuses requests from pages of other sites. A browser sends such requests for any
+// page, with the cookies of this site, and opens WebSockets too. The parameter lists the app's own web origins; in
+// production that is its domain, such as https://www.example.com. The filter needs the list, because the Host header that arrives
+// here is the backend's override host. Requests from other programs, such as curl, pass the filter: see publish.
 func trustPages(origins string) (*http.CrossOriginProtection, error) {
 	pages := http.NewCrossOriginProtection()
 	for origin := range strings.SplitSeq(origins, ",") {
@@ -101,21 +101,21 @@ func trustPages(origins string) (*http.CrossOriginProtection, error) {
 	}
 	pages.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := r.Header.Get("Origin")
-		log.Printf("%s %s: a page of %q is refused; if it is yours, add it to -trust, or make demo TRUST=%[3]q", r.Method, r.URL.Path, from)
+		log.Printf("%s %s: refused a page of %q; if this page is yours, add its origin to -trust, or use make demo TRUST=%[3]q", r.Method, r.URL.Path, from)
 		http.Error(w, "pages of other sites may not do this", http.StatusForbidden)
 	}))
 	return pages, nil
 }
 
-// client is what a request to one of the endpoints says of itself.
+// client is what a request says about its client.
 type client struct {
 	channel string
-	name    string // of the person; may be empty
+	name    string // of the person; it may be empty
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// parseClient reads ?channel= and ?name=, or answers the request with what is wrong with them.
+// parseClient reads ?channel= and ?name=. If they are not valid, it answers the request with an error.
 func parseClient(w http.ResponseWriter, r *http.Request) (client, bool) {
 	query := r.URL.Query()
 	c := client{channel: cmp.Or(query.Get("channel"), "demo"), name: query.Get("name")}
@@ -126,8 +126,8 @@ func parseClient(w http.ResponseWriter, r *http.Request) (client, bool) {
 	return c, true
 }
 
-// held wraps an endpoint whose connections the proxy holds: it refuses requests that did not come
-// through the proxy, and those for a channel that cannot be.
+// held wraps an endpoint whose connections the proxy holds. It refuses requests that did not come through the proxy,
+// and requests with an invalid channel or name.
 func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := o.grip.Verify(r); err != nil {
@@ -142,15 +142,15 @@ func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client))
 	})
 }
 
-// arrived is what echo reports of a request.
+// arrived is echo's report about a request.
 type arrived struct {
 	Method    string      `json:"method"`
 	Target    string      `json:"target"`
 	Host      string      `json:"host"`
 	Header    http.Header `json:"header"`
 	BodyBytes int64       `json:"bodyBytes"`
-	ViaFanout bool        `json:"viaFanout"` // its Grip-Sig is valid: only a GRIP proxy has the key
-	GripSig   string      `json:"gripSig"`   // "valid", or what is wrong with it
+	ViaFanout bool        `json:"viaFanout"` // Grip-Sig is valid; only a GRIP proxy has the key for it
+	GripSig   string      `json:"gripSig"`   // "valid", or the reason why not
 }
 
 // echo reports the request as it arrived here, and whether the app handed it off to Fanout.
@@ -164,7 +164,7 @@ func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
 	if err := o.grip.Verify(r); err != nil {
 		a.ViaFanout, a.GripSig = false, err.Error()
 	} else {
-		// Whoever has it can pass for the proxy until it expires.
+		// Do not show the signature: until it expires, anybody who has it can pretend to be the proxy.
 		a.Header.Set(grip.HeaderSig, "(withheld)")
 	}
 	writeJSON(w, a)

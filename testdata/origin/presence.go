@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// presenceTTL is how long a client counts as connected after its last request: longer than the proxy
-// leaves a held connection without one.
+// presenceTTL is how long a client counts as connected after its last request. It is longer than the time between two
+// requests of the proxy for a held connection.
 const presenceTTL = 45 * time.Second
 
-const maxPresent = 10_000
+const maxPresent = 10_000 // clients that count as connected, on all channels
 
-// presence knows who is connected how. It sees requests, not connections: the end of a WebSocket is
-// an event, but that of a stream or a long-poll shows only in that no request follows.
+// presence keeps which clients are connected, and how. It sees only requests, not connections. When a WebSocket ends,
+// the proxy sends an event. When a stream or a long-poll ends, there are just no more requests.
 type presence struct {
 	mu   sync.Mutex
 	last map[present]time.Time
@@ -46,7 +46,7 @@ func (p *presence) seen(c client, transport string) {
 	p.last[who] = time.Now()
 }
 
-// purge removes those who are gone; p.mu is held.
+// purge removes clients without a recent request. The caller has locked p.mu.
 func (p *presence) purge() {
 	maps.DeleteFunc(p.last, func(_ present, at time.Time) bool { return time.Since(at) > presenceTTL })
 }
@@ -57,7 +57,7 @@ func (p *presence) gone(c client, transport string) {
 	delete(p.last, present{c.channel, c.name, transport})
 }
 
-// on returns who is connected to the channel, in the order of the names.
+// on returns the clients that are connected to the channel, sorted by name.
 func (p *presence) on(channel string) []present {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,7 +74,7 @@ func (p *presence) on(channel string) []present {
 	return here
 }
 
-// who lists who is connected how, as JSON.
+// who answers with a JSON list of the connected clients.
 func (o *origin) who(w http.ResponseWriter, r *http.Request) {
 	if c, ok := parseClient(w, r); ok {
 		w.Header().Set("Cache-Control", "no-store")

@@ -13,12 +13,12 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// publish publishes the body, a text in UTF-8, to all the clients of a channel, however they are
-// connected. The app forwards the request; it does not hand it off.
+// publish publishes the body, a text in UTF-8, to all clients of a channel, on every kind of connection. The app
+// forwards this request; it does not hand it off.
 //
-// Whoever reaches this publishes on your bill: Fanout counts each message that it delivers. The demo lets
-// in anybody but the pages of other sites. In production let in those who may publish to that channel, by
-// your login or a token, and limit how much they may; or take it out, where only your own code publishes.
+// Anybody who can send this request publishes at your cost: Fastly bills each message that Fanout delivers. The demo
+// refuses only the pages of other sites. In production, check that the client may publish to the channel, with your
+// login or a token, and limit how much it may publish. If only your own code publishes, remove this endpoint.
 func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	c, ok := parseClient(w, r)
 	if !ok {
@@ -35,26 +35,26 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	// First into the history, then to the proxy: whoever the proxy misses finds the message there.
+	// Add the message to the history first, then publish it. A client that the proxy misses finds it in the history.
 	m, err := o.history.add(c.channel, text, func(m message) error { return grip.Fits(items(c.channel, m)...) })
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	// A publisher who goes away does not take back what is in the history already.
+	// The message is already in the history. So publish it even if this client disconnects now.
 	if err := o.grip.Publish(context.WithoutCancel(r.Context()), items(c.channel, m)...); err != nil {
 		log.Printf("publish to %q: %v", c.channel, err)
 		why := "the GRIP proxy does not answer"
 		if refused := new(grip.PublishError); errors.As(err, &refused) {
 			why = fmt.Sprintf("the GRIP proxy refused it with status %d", refused.StatusCode)
 		}
-		http.Error(w, "the message is kept, and clients get it when they next ask; but it was not pushed: "+why, http.StatusBadGateway)
+		http.Error(w, "the message is stored, and clients get it with their next request; but it was not published: "+why, http.StatusBadGateway)
 		return
 	}
 	writeJSON(w, m)
 }
 
-// items returns the message in the form of each endpoint.
+// items returns the message in the format of each endpoint.
 func items(channel string, m message) []grip.Item {
 	poll := polled{Messages: []message{m}, Last: m.ID}
 	formats := map[string]grip.Formats{

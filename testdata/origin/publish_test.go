@@ -19,7 +19,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// startOrigin starts an origin whose messages go to publish instead of a GRIP proxy.
+// startOrigin starts an origin that publishes to the handler publish, in place of a GRIP proxy.
 func startOrigin(t *testing.T, publish http.HandlerFunc) (url string) {
 	t.Helper()
 	proxy := httptest.NewServer(publish)
@@ -38,7 +38,7 @@ func startOrigin(t *testing.T, publish http.HandlerFunc) (url string) {
 	return server.URL
 }
 
-// call makes a request, as the proxy does, and returns the answer.
+// call sends a request, as the proxy does, and returns the answer.
 func call(t *testing.T, method, url, body string) (status int, answer []byte) {
 	t.Helper()
 	return callReader(t, method, url, strings.NewReader(body))
@@ -46,7 +46,7 @@ func call(t *testing.T, method, url, body string) (status int, answer []byte) {
 
 func callReader(t *testing.T, method, url string, body io.Reader) (status int, answer []byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // only a test that fails waits so long
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // only a failing test waits this long
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
@@ -67,19 +67,19 @@ func callReader(t *testing.T, method, url string, body io.Reader) (status int, a
 	return resp.StatusCode, answer
 }
 
-// checkChain checks that each message follows the one before it.
-func checkChain(t *testing.T, start string, messages []message) {
+// checkOrder checks that each message has the id of the message before it.
+func checkOrder(t *testing.T, start string, messages []message) {
 	t.Helper()
 	for _, m := range messages {
 		if m.Prev != start {
-			t.Errorf("%q has the id %s and follows %s, not %s", m.Text, m.ID, m.Prev, start)
+			t.Errorf("%q has the id %s and follows %s, want %s", m.Text, m.ID, m.Prev, start)
 		}
 		start = m.ID
 	}
 }
 
-// Clients that publish at once, each with a connection of every kind, get one order, in which nothing is
-// missing and nothing is twice; and each message is published once.
+// Several clients publish at the same time, and use every kind of connection. All get the messages in the same order.
+// No message is missing, and none arrives twice. Each message is published once.
 func TestPublishAtOnce(t *testing.T) {
 	const clients, each = 8, 20
 	var mu sync.Mutex
@@ -115,7 +115,7 @@ func TestPublishAtOnce(t *testing.T) {
 				}
 				got, last = append(got, p.Messages...), p.Last
 			}
-			checkChain(t, beginning, got)
+			checkOrder(t, beginning, got)
 			texts := map[string]bool{}
 			for _, m := range got {
 				texts[m.Text] = true
@@ -124,7 +124,7 @@ func TestPublishAtOnce(t *testing.T) {
 				t.Errorf("%d different messages of %d", len(texts), clients*each)
 			}
 		})
-		all.Go(func() { // comes and goes
+		all.Go(func() { // connects and disconnects
 			for range each {
 				call(t, "GET", url+"/events?name="+name, "")
 				call(t, "POST", url+"/socket?name="+name, "OPEN\r\nTEXT 5\r\nhello\r\nCLOSE 2\r\n\x03\xe8\r\n")
@@ -134,7 +134,7 @@ func TestPublishAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	if len(published) != clients*each*4 {
-		t.Errorf("%d messages and forms were published, want %d", len(published), clients*each*4)
+		t.Errorf("%d messages in their formats were published, want %d", len(published), clients*each*4)
 	}
 	for message, n := range published {
 		if n != 1 {
@@ -143,7 +143,7 @@ func TestPublishAtOnce(t *testing.T) {
 	}
 }
 
-// A publisher that is slow, and one whose message the proxy is slow to take, hold up nobody else.
+// A slow publisher does not delay other clients. A message that the proxy accepts slowly does not either.
 func TestSlowPublisher(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	url := startOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -162,7 +162,7 @@ func TestSlowPublisher(t *testing.T) {
 	}
 	body, writer := io.Pipe()
 	publish(body)
-	io.WriteString(writer, "slow ") // once the client takes it, the request is on its way
+	io.WriteString(writer, "slow ") // returns when the HTTP client has begun to send the request
 	publish(strings.NewReader("slow proxy"))
 	<-arrived
 	for _, text := range []string{"one", "two"} {
@@ -184,7 +184,7 @@ func TestSlowPublisher(t *testing.T) {
 		if !slices.Equal(texts, want) {
 			t.Errorf("got %q, want %q", texts, want)
 		}
-		checkChain(t, beginning, p.Messages)
+		checkOrder(t, beginning, p.Messages)
 	}
 	check("slow proxy", "one", "two")
 	io.WriteString(writer, "client")
@@ -194,23 +194,23 @@ func TestSlowPublisher(t *testing.T) {
 	check("slow proxy", "one", "two", "slow client")
 }
 
-// A history that is full forgets while others read it: what they get is without a hole, or they are told
-// that there is one.
+// A full history removes messages while clients read it. A client gets all messages without a gap, or learns that
+// there is a gap.
 func TestFullHistory(t *testing.T) {
 	h, many := newHistory(), newHistory()
 	fits := func(message) error { return nil }
 	var all sync.WaitGroup
 	for i := range 4 {
-		all.Go(func() { // more messages than one channel keeps
+		all.Go(func() { // adds more messages than one channel keeps
 			for range maxMessages / 2 {
 				h.add("full", strings.Repeat("x", 100), fits)
 			}
 		})
-		all.Go(func() { // more channels than there may be
+		all.Go(func() { // adds more channels than the limit
 			for j := range maxChannels {
 				channel := fmt.Sprint("channel-", i, "-", j)
 				many.add(channel, "hello", fits)
-				if messages, _, _, _ := many.after(channel, beginning); len(messages) > 1 { // none, if it is forgotten again
+				if messages, _, _, _ := many.after(channel, beginning); len(messages) > 1 { // 0, if the channel was removed again
 					t.Errorf("%s has %d messages", channel, len(messages))
 				}
 			}
@@ -219,9 +219,9 @@ func TestFullHistory(t *testing.T) {
 			for after := beginning; !strings.HasSuffix(after, fmt.Sprint("-", 4*(maxMessages/2))); {
 				messages, start, last, gap := h.after("full", after)
 				if start != after && !gap {
-					t.Errorf("after %s it begins after %s, and says of no gap", after, start)
+					t.Errorf("after %s: the messages begin after %s, and there is no gap", after, start)
 				}
-				checkChain(t, start, messages)
+				checkOrder(t, start, messages)
 				after = last
 			}
 		})
@@ -235,8 +235,8 @@ func TestFullHistory(t *testing.T) {
 	}
 }
 
-// What fails between the origin and the proxy is logged in one line, which says what to change and has
-// no key; the client learns of it, without the address.
+// If publishing fails, the origin logs one line. It says what to change, and it has no key. The client gets an error
+// without the proxy's address.
 func TestPublishFails(t *testing.T) {
 	var logged bytes.Buffer
 	log.SetOutput(&logged)

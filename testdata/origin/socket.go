@@ -11,27 +11,27 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// subprotocol is the one that the WebSocket speaks if the client offers it.
+// subprotocol is accepted if the client offers it.
 const subprotocol = "fanout-demo"
 
-// maxEcho bounds the messages that are sent back, in bytes. With its prefix such a message has 32 KiB:
-// on a larger one from the origin Pushpin 1.36 stalls, which is the one that Debian 12 has.
+// maxEcho limits the messages that are sent back, in bytes. With its prefix, such a message has 32 KiB. Pushpin 1.36,
+// the version in Debian 12, stalls on a larger message from the origin.
 const maxEcho = 32<<10 - len(grip.MessagePrefix)
 
-// maxEvents bounds the body with a WebSocket's events, in bytes: a message of 64 KiB, in several
-// frames, and others that came with it.
+// maxEvents limits the body with a WebSocket's events, in bytes. There is room for a message of 64 KiB, in several
+// frames, and for other messages.
 const maxEvents = 1 << 20
 
 // command is a text message that the WebSocket does not echo.
 type command struct {
-	After  *string `json:"after"`  // send the messages after the one with this id
-	WhoAmI bool    `json:"whoami"` // say what is known of this connection
-	Close  uint16  `json:"close"`  // close it with this code
+	After  *string `json:"after"`  // send the messages after the message with this id
+	WhoAmI bool    `json:"whoami"` // say what the origin knows about this connection
+	Close  uint16  `json:"close"`  // close the WebSocket with this code
 	Reason string  `json:"reason"`
 }
 
-// socket answers the events of a WebSocket: it accepts it, subscribes it to the channel, and from
-// then on sends each message back, or does what it commands.
+// socket answers the events of a WebSocket. It accepts the WebSocket, and subscribes it to the channel. Then it sends
+// each message back to the client, or, if the message is a command, does what it says.
 // Source: https://pushpin.org/docs/protocols/websocket-over-http/
 func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	if t := r.Header.Get("Content-Type"); t != grip.EventsType {
@@ -40,11 +40,11 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvents))
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		http.Error(w, "more WebSocket events than fit in 1 MiB", http.StatusRequestEntityTooLarge)
+		http.Error(w, "the WebSocket events are larger than 1 MiB", http.StatusRequestEntityTooLarge)
 		return
 	}
 	if err != nil {
-		http.Error(w, "the body broke off", http.StatusBadRequest)
+		http.Error(w, "the body is incomplete", http.StatusBadRequest)
 		return
 	}
 	in, err := grip.DecodeEvents(body)
@@ -54,8 +54,8 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	}
 
 	o.presence.seen(c, "socket")
-	// The proxy keeps attributes of the connection, and sends them with each request of it: this
-	// origin itself has no connection to keep them with.
+	// The proxy keeps attributes of the connection (Meta-), and sends them with each of its requests. This origin has
+	// no connection, so it cannot keep them itself.
 	echoed, _ := strconv.Atoi(r.Header.Get("Meta-Echoed"))
 	out := []grip.Event{}
 	for _, e := range in {
@@ -86,20 +86,20 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 			out = append(out, grip.Message(e.Type, e.Content))
 		case grip.Ping:
 			out = append(out, grip.Event{Type: grip.Pong, Content: e.Content})
-		case grip.Close: // answered with the same code
+		case grip.Close: // the answer has the same code
 			out = append(out, e)
 			o.presence.gone(c, "socket")
 		case grip.Disconnect:
 			o.presence.gone(c, "socket")
 		}
 	}
-	w.Header().Set("Keep-Alive-Interval", "20") // seconds: so that an idle one is still seen here
+	w.Header().Set("Keep-Alive-Interval", "20") // seconds; so an idle WebSocket still counts as connected
 	w.Header().Set("Set-Meta-Echoed", strconv.Itoa(echoed))
 	w.Header().Set("Content-Type", grip.EventsType)
 	w.Write(grip.EncodeEvents(out...))
 }
 
-// obey returns what to answer to a text if that is a command.
+// obey returns the answer to a text message that is a command. ok is false if it is not a command.
 func (o *origin) obey(r *http.Request, c client, content []byte, echoed int) (answer []grip.Event, ok bool) {
 	var cmd command
 	if err := json.Unmarshal(content, &cmd); err != nil {
@@ -108,18 +108,18 @@ func (o *origin) obey(r *http.Request, c client, content []byte, echoed int) (an
 	text := func(v any) grip.Event { return grip.Message(grip.Text, []byte(compactJSON(v))) }
 	switch {
 	case cmd.Close != 0:
-		// The codes in between are not for an application to send: RFC 6455 section 7.4.
+		// An application must not send the other codes: RFC 6455 section 7.4.
 		if cmd.Close != 1000 && (cmd.Close < 3000 || cmd.Close > 4999) || len(cmd.Reason) > 123 {
-			return []grip.Event{text(map[string]string{"error": "close takes the code 1000 or one from 3000 to 4999, and a reason of at most 123 bytes"})}, true
+			return []grip.Event{text(map[string]string{"error": "close needs the code 1000, or a code from 3000 to 4999, and a reason of at most 123 bytes"})}, true
 		}
 		o.presence.gone(c, "socket")
 		return []grip.Event{grip.CloseEvent(cmd.Close, cmd.Reason)}, true
 	case cmd.WhoAmI:
 		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "echoed": echoed})}, true
 	case cmd.After != nil:
-		// A subscription starts a moment after the client sees the WebSocket open, and a message
-		// may fall in between. So a client asks: once it is open, and when a prev is not its last id.
-		// Only once it has this answer does it know where it is, and may count as connected.
+		// The subscription starts a moment after the client sees the WebSocket open. The client does not get messages
+		// of that moment. So it asks for them, with the id of its last message. It asks when the WebSocket is open,
+		// and when a message's prev is not that id. The client should count as connected after this answer.
 		messages, start, _, gap := o.history.after(c.channel, *cmd.After)
 		answer = append(answer, text(map[string]any{"start": start, "gap": gap}))
 		for _, m := range messages {

@@ -1,5 +1,5 @@
-// Package origins runs an origin that is written in another language, from its directory, for
-// `make demo ORIGIN=` and the tests. README.md says what such a directory has.
+// Package origins runs origins that are written in other languages, for `make demo ORIGIN=` and the tests. Each has its
+// own directory. README.md says which files are in such a directory.
 package origins
 
 import (
@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// Ours are the directories, beside this file, of the origins that the tests run.
+// Ours has the directories of the origins that the tests run. They are beside this file.
 var Ours = []string{"node", "python"}
 
-// Origin is the directory of an origin.
+// Origin is an origin in its directory.
 type Origin struct {
-	dir  string // absolute
-	node bool   // or else Python
+	dir  string // the absolute path
+	node bool   // false: Python
 }
 
-// Find returns the origin in dir, if dir is that of one, and the program that runs it is installed: npm
-// with Node.js, or Python with venv. If not, the error says what is missing, and where to get it.
+// Find returns the origin in dir. It also checks that the programs for it are installed: Node.js and npm, or Python with
+// venv. The error says what is missing, and where to get it.
 func Find(ctx context.Context, dir string) (Origin, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -41,7 +41,7 @@ func Find(ctx context.Context, dir string) (Origin, error) {
 		if content, err := os.ReadFile(o.path("package.json")); err != nil {
 			return Origin{}, err
 		} else if err := json.Unmarshal(content, &file); err != nil || file.Scripts.Start == "" {
-			return Origin{}, fmt.Errorf("%s: package.json has no script \"start\", which is to start the origin", dir)
+			return Origin{}, fmt.Errorf("%s: package.json has no script \"start\", which must start the origin", dir)
 		}
 		for _, program := range []string{"node", "npm"} {
 			if _, err := exec.LookPath(program); err != nil {
@@ -52,7 +52,7 @@ func Find(ctx context.Context, dir string) (Origin, error) {
 		if _, err := exec.LookPath("python3"); err != nil {
 			return Origin{}, fmt.Errorf("%s is an origin in Python, and there is no python3 on PATH: install it (https://www.python.org/downloads/; on Debian: sudo apt-get install python3-venv)", dir)
 		}
-		// Debian has it in a package of its own, and venv without it fails half-way.
+		// Debian has ensurepip in another package. Without ensurepip, venv fails later.
 		if err := exec.CommandContext(ctx, "python3", "-c", "import venv, ensurepip").Run(); err != nil {
 			return Origin{}, fmt.Errorf("%s is an origin in Python, and this python3 cannot make virtual environments: on Debian and Ubuntu, sudo apt-get install python3-venv", dir)
 		}
@@ -71,8 +71,8 @@ func (o Origin) path(name ...string) string {
 	return filepath.Join(append([]string{o.dir}, name...)...)
 }
 
-// Install installs what the origin needs into its own directory, unless it is there, and returns the
-// command that starts it. What is installed, and how, goes to out. Several processes may do so at once.
+// Install installs the origin's libraries into its directory, if they are missing, and returns the command that starts
+// the origin. The progress goes to out. Several processes may call Install at the same time.
 func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
 	unlock, err := o.lock(ctx)
 	if err != nil {
@@ -85,16 +85,16 @@ func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
 	}
 	cmd.Dir = o.dir
 	if err := install(ctx, out); err != nil {
-		return nil, fmt.Errorf("install what the origin in %s needs: %w", o.dir, err)
+		return nil, fmt.Errorf("install the libraries of the origin in %s: %w", o.dir, err)
 	}
 	return cmd, nil
 }
 
-// installNode goes by the file that npm keeps beside what it has installed, as npm does.
+// installNode installs with npm. Like npm, it compares package-lock.json with npm's copy of it in node_modules.
 func (o Origin) installNode(ctx context.Context, out io.Writer) error {
 	if !o.has("package-lock.json") {
 		if o.has("node_modules") {
-			return nil // by another package manager, or by the user
+			return nil // installed by another package manager, or by the user
 		}
 		return o.run(ctx, out, "npm", "install", "--no-audit", "--no-fund")
 	}
@@ -109,7 +109,7 @@ func (o Origin) installNode(ctx context.Context, out io.Writer) error {
 	return o.run(ctx, out, "npm", "ci", "--no-audit", "--no-fund")
 }
 
-// installPython keeps a copy of the requirements that it has installed, with the version of Python.
+// installPython installs with pip. Beside the libraries it keeps a copy of requirements.txt, with Python's version.
 func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 	want, err := os.ReadFile(o.path("requirements.txt"))
 	if err != nil {
@@ -129,7 +129,7 @@ func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 	if bytes.Equal(have, want) {
 		return nil
 	}
-	if !bytes.HasSuffix(have, version) { // it is new, or from before Python was; what is there stays
+	if !bytes.HasSuffix(have, version) { // there is no .venv yet, or another Python made it; installed libraries stay
 		if err := o.run(ctx, out, "python3", "-m", "venv", ".venv"); err != nil {
 			return err
 		}
@@ -142,19 +142,19 @@ func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 
 func (o Origin) run(ctx context.Context, out io.Writer, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
-	fmt.Fprintf(out, "origin: %s: %s, some seconds to a minute\n", o.dir, cmd)
+	fmt.Fprintf(out, "origin: %s: %s (some seconds to a minute)\n", o.dir, cmd)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, out, out
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w; it says above why", cmd, err)
+		return fmt.Errorf("%s: %w; see its output above", cmd, err)
 	}
 	return nil
 }
 
-// lock waits until this process alone may install into the directory.
+// lock waits until no other process installs into the directory.
 func (o Origin) lock(ctx context.Context) (unlock func(), err error) {
-	f, err := os.Open(o.dir) // a directory can be locked like a file, and leaves none behind
+	f, err := os.Open(o.dir) // lock the directory itself, so that no lock file stays
 	if err != nil {
 		return nil, err
 	}

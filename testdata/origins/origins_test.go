@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// write makes an origin's directory.
+// write makes a directory with these files.
 func write(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -19,11 +19,11 @@ func write(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// What is missing is said before anything is installed, with what to install.
+// If a program is missing, Find says what to install, before anything is installed.
 func TestMissing(t *testing.T) {
 	node := write(t, map[string]string{"package.json": `{"scripts": {"start": "node main.js"}}`})
 	python := write(t, map[string]string{"requirements.txt": "", "app.py": ""})
-	program := func(name, script string) (path string) { // a PATH with this program alone
+	program := func(name, script string) (path string) { // a PATH with only this program
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
@@ -34,7 +34,7 @@ func TestMissing(t *testing.T) {
 		{node, "", "no node on PATH: install Node.js with npm"},
 		{node, program("node", "exit 0"), "no npm on PATH: install Node.js with npm"},
 		{python, "", "no python3 on PATH: install it"},
-		// Debian's, without the package that has ensurepip.
+		// Debian's Python, without the package with ensurepip.
 		{python, program("python3", "exit 1"), "sudo apt-get install python3-venv"},
 		{write(t, map[string]string{"package.json": `{}`}), "", `no script "start"`},
 		{write(t, map[string]string{"app.py": ""}), "", "not the directory of an origin"},

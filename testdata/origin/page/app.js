@@ -1,5 +1,5 @@
-// The live page: a WebSocket, an event stream and a long-poll to the same channel. Each comes back by
-// itself when its connection is lost, and gets what it missed.
+// The live page: a WebSocket, an event stream and a long-poll, on the same channel. When a connection is lost, the
+// page connects again and gets the messages that it missed.
 'use strict';
 
 const query = new URLSearchParams(location.search);
@@ -12,12 +12,12 @@ function target(path, more = {}) {
   return path + '?' + new URLSearchParams({ channel, name: me, ...more });
 }
 
-// address returns the URL of an endpoint for the command line, where one has no name.
+// address returns the URL of an endpoint for the command line, without a name.
 function address(path) {
   return new URL(path + (channel === 'demo' ? '' : '?' + new URLSearchParams({ channel })), location.href).href;
 }
 
-// pane returns what a connection needs to show itself.
+// pane returns the functions that show a connection's state and messages.
 function pane(id) {
   const section = document.getElementById(id);
   const list = section.querySelector('.messages');
@@ -25,9 +25,9 @@ function pane(id) {
     state(state, text = state) {
       const shown = section.querySelector('.state');
       section.dataset.state = state;
-      if (shown.textContent !== text) shown.textContent = text; // each change is read out
+      if (shown.textContent !== text) shown.textContent = text; // a screen reader reads each change
     },
-    // show appends a message. Its text is shown as text, whatever it looks like.
+    // show adds a message. Its text is shown as plain text, even if it looks like HTML.
     show(text, at) {
       const item = document.createElement('li');
       item.append(text);
@@ -46,8 +46,8 @@ function pane(id) {
   };
 }
 
-// parsed returns the object that the text is in JSON, or null: what somebody published past the
-// origin is any text.
+// parsed returns the object for a text in JSON. It returns null for other texts, which come from programs that publish
+// directly to the proxy.
 function parsed(text) {
   try {
     const value = JSON.parse(text);
@@ -57,13 +57,13 @@ function parsed(text) {
   }
 }
 
-// A WebSocket has no ids of its own, so the messages carry them: each has that of the one before it.
-// Where that is not the last one that was shown, some were missed, and are asked for.
+// A WebSocket itself has no message ids, so the messages have them. Each message also has the id of the message before
+// it. If that is not the last message shown, the page has missed some, and asks for them.
 function startSocket() {
   const view = pane('socket');
   let socket;
-  let last = ''; // the id of the last message shown; '' until the origin says where to start
-  let waiting = []; // what came before that
+  let last = ''; // the id of the last message shown; '' until the origin has sent the first id
+  let waiting = []; // messages that came before that
   const seen = new Set();
 
   const ask = () => socket.send(JSON.stringify({ after: last }));
@@ -89,9 +89,9 @@ function startSocket() {
     socket.onmessage = ({ data }) => {
       const value = parsed(data);
       if (value?.start !== undefined) {
-        if (value.gap) view.note('some messages are forgotten');
+        if (value.gap) view.note('some missed messages are no longer stored');
         if (value.gap || last === '') last = value.start;
-        view.state('connected'); // not before: from here on, nothing is missed when the connection is lost
+        view.state('connected'); // not earlier: only from now on, no message is lost when the connection is lost
         const early = waiting;
         waiting = [];
         early.forEach(take);
@@ -112,8 +112,8 @@ function startSocket() {
   connect();
 }
 
-// An EventSource reconnects by itself, with the header Last-Event-ID. It gives up on an error
-// response, and then a new one goes on after the last id.
+// An EventSource reconnects by itself, with the header Last-Event-ID. After an error response it does not. Then the
+// page makes a new EventSource, which continues after the last id.
 function startEvents() {
   const view = pane('events');
   let source;
@@ -130,8 +130,8 @@ function startEvents() {
     };
     source.addEventListener('start', (event) => {
       last = event.lastEventId;
-      view.state('connected'); // from here on, nothing is missed when the connection is lost
-      if (parsed(event.data)?.gap) view.note('some messages are forgotten');
+      view.state('connected'); // from now on, no message is lost when the connection is lost
+      if (parsed(event.data)?.gap) view.note('some missed messages are no longer stored');
     });
     source.onerror = () => {
       if (source.readyState === EventSource.CLOSED) retry();
@@ -151,8 +151,8 @@ function startEvents() {
   connect();
 }
 
-// A long-poll is one request after the other, each for what comes after the last message. One with an
-// empty id is answered at once: it shows that there is a connection, and says where to start.
+// A long-poll is a series of requests. Each asks for the messages after the last one. A request with an empty id gets an
+// answer at once: so the page knows that it is connected, and which id to start with.
 async function startPoll() {
   const view = pane('poll');
   let connected = false;
@@ -173,7 +173,7 @@ async function startPoll() {
         view.state('connected', 'waiting for a message');
         last ||= answer.last;
       } else if (answer?.messages) {
-        if (answer.gap) view.note('some messages are forgotten');
+        if (answer.gap) view.note('some missed messages are no longer stored');
         for (const message of answer.messages) view.show(message.text, message.at);
         last = answer.last;
       } else {
@@ -218,7 +218,7 @@ async function showWho() {
       return item;
     }));
   } catch {
-    // The panes show that the origin is away; this is asked again.
+    // The panes show that the origin does not answer. The page asks again below.
   }
   setTimeout(showWho, 3000);
 }

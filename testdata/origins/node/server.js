@@ -1,22 +1,22 @@
-// An origin behind Fanout in JavaScript: Express, and the GRIP library @fanoutio/serve-grip.
-// It listens on PORT, and GRIP_URL says which proxy it works behind; see README.md.
+// An origin behind Fanout in JavaScript, with Express and the GRIP library @fanoutio/serve-grip.
+// It listens on PORT. GRIP_URL describes the GRIP proxy; see README.md.
 import net from 'node:net';
 import express from 'express';
 import { ServeGrip } from '@fanoutio/serve-grip';
 import { HttpResponseFormat, HttpStreamFormat, WebSocketMessageFormat } from '@fanoutio/grip';
 
-net.setDefaultAutoSelectFamily(true); // for Node.js 18, or "localhost" is ::1 alone
+net.setDefaultAutoSelectFamily(true); // for Node.js 18, where "localhost" would only be ::1
 const grip = process.env.GRIP_URL ?? '';
 if (!/^https?:/.test(grip) || !URL.canParse(grip) || !new URL(grip).searchParams.get('verify-key')) {
-  console.error('GRIP_URL must be the http or https URL of a GRIP proxy, and have a verify-key: see README.md');
-  process.exit(1); // without the key, anybody could pass for the proxy
+  console.error('GRIP_URL must be the http or https URL of a GRIP proxy, and must have a verify-key: see README.md');
+  process.exit(1); // without the key, anybody could pretend to be the proxy
 }
 const serveGrip = new ServeGrip({ grip });
 const app = express();
 app.use(serveGrip);
 
-// Connections are held for the proxy alone. This checks its signature: the library's req.grip.isSigned
-// is true with any, as version 2.0.0 does not wait for its own check.
+// Only requests from the proxy are held. This function checks the proxy's signature. The library's req.grip.isSigned
+// cannot: it is true for any signature, because version 2.0.0 does not wait for its own check.
 async function fromProxy(req, res, next) {
   const { isSigned } = await serveGrip.getPublisher().validateGripSig(req.get('Grip-Sig'));
   if (!isSigned) return res.status(403).type('text').send('connect to the app, not to its origin\n');
@@ -39,17 +39,17 @@ app.get('/events', fromProxy, (req, res) => { // Server-Sent Events
   res.type('text/event-stream').end('event: start\ndata:\n\n');
 });
 
-app.get('/poll', fromProxy, (req, res) => { // a long-poll, with what it gets if nothing comes
+app.get('/poll', fromProxy, (req, res) => { // a long-poll; the body below is the answer if no message comes
   const hold = res.grip.startInstruct();
   hold.addChannel(res.locals.channel);
   hold.setHoldLongPoll(25); // seconds
   res.type('text').end('nothing yet\n');
 });
 
-app.post('/socket', fromProxy, (req, res) => { // a WebSocket: the proxy sends its events in requests
+app.post('/socket', fromProxy, (req, res) => { // a WebSocket; the proxy sends its events in requests
   const ws = req.grip.wsContext;
   if (!ws) return res.status(415).type('text').send('this is a WebSocket: connect to the app with ws://\n');
-  if (ws.isOpening()) { // if cookies say who this is, look at the Origin header too: other sites' pages send them
+  if (ws.isOpening()) { // if you use cookies, check the Origin header: pages of other sites send cookies too
     ws.accept();
     ws.subscribe(res.locals.channel);
   }
@@ -60,20 +60,20 @@ app.post('/socket', fromProxy, (req, res) => { // a WebSocket: the proxy sends i
       else if (typeof message === 'string') ws.send(message); // the echo
       else ws.sendBinary(message);
     }
-  } catch { /* it throws if the client is gone */ }
+  } catch { /* the library throws an error if the client is gone */ }
   res.end();
 });
 
-// Whoever gets here publishes on your bill: in production, ask who it is. Pages of any site are refused.
+// Anybody who can send this request publishes at your cost: in production, check who it is. Web pages are refused.
 app.post('/publish', express.text({ type: () => true, limit: '16kb' }), async (req, res) => {
-  if (req.get('Origin')) return res.status(403).type('text').send('publish from a program, not from a page\n');
+  if (req.get('Origin')) return res.status(403).type('text').send('publish from a program, not from a web page\n');
   const { channel = 'demo' } = req.query, text = req.body || '';
   const event = text.split(/\r\n|\r|\n/).map((line) => `data: ${line}\n`).join('') + '\n';
   await serveGrip.getPublisher().publishFormats(String(channel),
     [new HttpStreamFormat(event), new HttpResponseFormat({ body: `${text}\n` }), new WebSocketMessageFormat(text)])
     .then(() => res.type('text').send('published\n'), ({ message, context: { statusCode } }) => {
-      console.error('publish: status %d, %s: check GRIP_URL, its key, and that its proxy runs', statusCode, message);
-      res.status(502).type('text').send('the GRIP proxy did not take it\n');
+      console.error('publish: status %d, %s: check GRIP_URL and its key, and that the proxy runs', statusCode, message);
+      res.status(502).type('text').send('the GRIP proxy did not accept the message\n');
     });
 });
 

@@ -1,5 +1,5 @@
-# An origin behind Fanout in Python: Flask, and the GRIP library gripcontrol.
-# It listens on PORT, and GRIP_URL says which proxy it works behind; see README.md.
+# An origin behind Fanout in Python, with Flask and the GRIP library gripcontrol.
+# It listens on PORT. GRIP_URL describes the GRIP proxy; see README.md.
 import os, re, sys
 import gripcontrol
 from flask import Flask, Response, abort, request
@@ -8,7 +8,7 @@ from waitress import serve
 
 GRIP_URL = os.environ.get("GRIP_URL", "")
 if not re.match(r"https?://(\[[0-9a-f:]+\]|[^/?:]+)(:\d+)?[/?].*\bverify-key=.", GRIP_URL):
-    sys.exit("GRIP_URL must be the http or https URL of a GRIP proxy, and have a verify-key, or anybody passes for it: see README.md")
+    sys.exit("GRIP_URL must be the http or https URL of a GRIP proxy, and must have a verify-key, or anybody could pretend to be the proxy: see README.md")
 grip = gripcontrol.parse_grip_uri(GRIP_URL)
 publisher = gripcontrol.GripPubControl(grip)
 app = Flask(__name__)
@@ -21,7 +21,7 @@ def page():
 
 
 def from_proxy():
-    """Returns the channel that is asked for, or refuses a request that the proxy has not signed."""
+    """Returns the channel of the request. Refuses a request without the proxy's signature."""
     if not gripcontrol.validate_sig(request.headers.get("Grip-Sig", ""), grip["verify_key"], grip.get("verify_iss")):
         abort(Response("connect to the app, not to its origin\n", 403, mimetype="text/plain"))
     channel = request.args.get("channel", "demo")
@@ -29,7 +29,7 @@ def from_proxy():
 
 
 def held(mode, body, mimetype, headers):
-    """Returns a response whose connection the proxy holds, for what is published to the channel."""
+    """Returns a response that tells the proxy to hold the connection, and to send it the channel's messages."""
     headers |= {"Grip-Hold": mode, "Grip-Channel": from_proxy(), "Cache-Control": "no-store"}
     return Response(body, mimetype=mimetype, headers=headers)
 
@@ -40,16 +40,16 @@ def events():
                 {"Grip-Keep-Alive": r": keep-alive\n\n; format=cstring; timeout=20"})
 
 
-@app.get("/poll")  # a long-poll, with what it gets if nothing comes
+@app.get("/poll")  # a long-poll; the body is the answer if no message comes
 def poll():
     return held("response", "nothing yet\n", "text/plain", {"Grip-Timeout": "25"})
 
 
-@app.post("/socket")  # a WebSocket: the proxy sends its events in requests
+@app.post("/socket")  # a WebSocket; the proxy sends its events in requests
 def socket():
     channel, answer = from_proxy(), []
     for event in gripcontrol.decode_websocket_events(request.get_data()):
-        if event.type == "OPEN":  # if cookies say who this is, look at Origin too: other sites' pages send them
+        if event.type == "OPEN":  # if you use cookies, check Origin: pages of other sites send cookies too
             subscribe = gripcontrol.websocket_control_message("subscribe", {"channel": channel})
             answer += [event, gripcontrol.WebSocketEvent("TEXT", "c:" + subscribe)]
         elif event.type in ("TEXT", "BINARY"):
@@ -60,19 +60,19 @@ def socket():
                     headers={"Sec-WebSocket-Extensions": "grip"})
 
 
-@app.post("/publish")  # Whoever gets here publishes on your bill: in production, ask who it is.
+@app.post("/publish")  # Anybody who can send this request publishes at your cost: in production, check who it is.
 def publish():
     text = request.get_data(as_text=True)
     if "Origin" in request.headers or not text:
-        abort(Response("publish a text, from a program, not from a page\n", 403, mimetype="text/plain"))
+        abort(Response("publish a text, and from a program, not from a web page\n", 403, mimetype="text/plain"))
     event = "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
     item = Item([gripcontrol.HttpStreamFormat(event), gripcontrol.HttpResponseFormat(body=text + "\n"),
                  gripcontrol.WebSocketMessageFormat(text)])
     try:
         publisher.publish(request.args.get("channel", "demo"), item, blocking=True)
     except ValueError as err:
-        app.logger.error("%s: check GRIP_URL, its key, and that its proxy runs", err)
-        return "the GRIP proxy did not take it\n", 502
+        app.logger.error("%s: check GRIP_URL and its key, and that the proxy runs", err)
+        return "the GRIP proxy did not accept the message\n", 502
     return "published\n"
 
 
