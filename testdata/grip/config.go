@@ -21,47 +21,46 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Config says which GRIP proxy an origin works behind.
+// Config describes the GRIP proxy of an origin.
 type Config struct {
-	// ControlURI is where to publish, less the final "/publish/".
+	// ControlURI is the URL for publishing, without "/publish/" at the end.
 	ControlURI string
-	// VerifyIssuer is the issuer that a request's signature must have. Empty: any.
+	// VerifyIssuer is the issuer that a request's signature must have. If it is empty, every issuer is accepted.
 	VerifyIssuer string
 
-	authorize func() (string, error) // the header Authorization for publishing; nil: none
+	authorize func() (string, error) // returns the header Authorization for publishing; nil: no header
 	verifyKey any                    // nil: requests are not verified
 }
 
-// ParseURL parses a GRIP_URL: the control URI of a GRIP proxy, with these in its query:
+// ParseURL parses a GRIP_URL. That is the control URI of a GRIP proxy, with these parameters in its query:
 //
 //   - iss and key: publish with a JWT for this issuer, signed with this key (HS256)
-//   - key alone: publish with this token
-//   - verify-iss and verify-key: who must have signed requests, and with which key; without
-//     verify-key, a key that comes with an iss is used for both
+//   - key without iss: publish with this token
+//   - verify-iss and verify-key: the issuer and the key of the signatures on requests; if there is no
+//     verify-key, but an iss, its key is used for both
 //
-// User and password of the URI are for publishing with basic authentication. A key that starts with
-// "base64:" is decoded first. A verify-key may be a public key in PEM, a JSON Web Key, or a secret; a
-// key to sign with is a secret.
-// If verifyKey is not empty it stands for verify-key, as GRIP_VERIFY_KEY does.
-// An error names the part that is wrong, and what to change, and never a key.
+// If the URI has a user and password, they are for publishing with basic authentication. If a key starts with
+// "base64:", the rest is decoded first. A verify-key may be a public key in PEM, a JSON Web Key, or a secret. A key for
+// signing must be a secret. If verifyKey is not empty, ParseURL uses it in place of verify-key; it is for the
+// environment variable GRIP_VERIFY_KEY. An error says which part is wrong and what to change, and never shows a key.
 // Source: https://github.com/fanout/js-grip#the-grip_url
 func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	u, err := url.Parse(gripURL)
 	if err != nil {
-		return nil, errors.New("GRIP_URL is not a URL: escape what is special in its keys, and look at its port") // err would show the keys
+		return nil, errors.New("GRIP_URL is not a URL: escape the special characters in its keys, and check its port") // err would show the keys
 	}
 	if placeholder.MatchString(gripURL) {
-		return nil, errors.New("GRIP_URL still has {...} in it: put your service's id and API token there")
+		return nil, errors.New("GRIP_URL still has {...} in it: replace that with your service's id and API token")
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, errors.New("GRIP_URL is not an absolute http or https URL, such as http://localhost:5561/")
 	}
 	if strings.HasSuffix(strings.TrimSuffix(u.Path, "/"), "/publish") {
-		return nil, errors.New("GRIP_URL ends its path in /publish/: leave that out, it is added")
+		return nil, errors.New("the path in GRIP_URL ends with /publish/: leave that out, the origin adds it")
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return nil, errors.New("GRIP_URL: its query is malformed: escape what is special in its keys")
+		return nil, errors.New("the query in GRIP_URL is malformed: escape the special characters in its keys")
 	}
 	for name := range query {
 		if known := strings.ReplaceAll(strings.ToLower(name), "_", "-"); known != name && slices.Contains(parameters, known) {
@@ -82,11 +81,11 @@ func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	case issuer != "":
 		signKey, err := parseKey(key)
 		if err != nil {
-			return nil, fmt.Errorf("GRIP_URL: iss needs a key to sign with: %w", err)
+			return nil, fmt.Errorf("GRIP_URL: iss needs a key for signing: %w", err)
 		}
 		secret, ok := signKey.([]byte)
 		if !ok {
-			return nil, errors.New("GRIP_URL: iss needs a key to sign with, and that must be a secret, not a public key")
+			return nil, errors.New("GRIP_URL: iss needs a key for signing; it must be a secret, not a public key")
 		}
 		c.authorize = authorizeJWT(issuer, secret)
 		if verifyKey == "" {
@@ -110,27 +109,27 @@ func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	return c, nil
 }
 
-// parameters are those of a GRIP_URL.
+// parameters are the names of the parameters in a GRIP_URL.
 var parameters = []string{"iss", "key", "verify-iss", "verify-key"}
 
 var placeholder = regexp.MustCompile(`(?i)\{[a-z-]+\}|%7b[a-z-]+%7d`)
 
-// decode64 decodes a key that starts with "base64:", in either alphabet, and padded or not.
+// decode64 decodes a key that starts with "base64:", in the standard or the URL alphabet, with or without padding.
 func decode64(key string) ([]byte, error) {
 	encoded, ok := strings.CutPrefix(key, "base64:")
 	if !ok {
 		return []byte(key), nil
 	}
-	// In a query a plus sign that was not escaped has become a space.
+	// In a query, an unescaped plus sign means a space.
 	encoded = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/", " ", "+").Replace(encoded), "=")
 	decoded, err := base64.RawStdEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, errors.New("what follows base64: is not base64")
+		return nil, errors.New("the text after base64: is not base64")
 	}
 	return decoded, nil
 }
 
-// parseKey parses a key to verify with, or to sign with: a public key, or a secret as []byte.
+// parseKey parses a key for verifying or signing. It returns a public key, or a secret as []byte.
 func parseKey(key string) (any, error) {
 	raw, err := decode64(key)
 	if err != nil {
@@ -161,7 +160,7 @@ func parseKey(key string) (any, error) {
 			return k, nil
 		}
 	}
-	return nil, errors.New("the JSON Web Key is no public key, and no secret")
+	return nil, errors.New("the JSON Web Key is neither a public key nor a secret")
 }
 
 func authorizeJWT(issuer string, key []byte) func() (string, error) {
@@ -172,12 +171,12 @@ func authorizeJWT(issuer string, key []byte) func() (string, error) {
 	}
 }
 
-// Verifies reports whether Verify checks signatures, for which GRIP_URL needs a verify-key.
+// Verifies reports whether Verify checks signatures. For that, ParseURL needs a verify-key.
 func (c *Config) Verifies() bool { return c.verifyKey != nil }
 
-// Verify returns an error, ErrNotProxied with the reason, unless the request came through the GRIP
-// proxy: its HeaderSig is a JWT that was signed with the proxy's key, for its issuer, and has not
-// expired. Without a key to verify with, the header alone will do.
+// Verify checks that the request came through the GRIP proxy. Its HeaderSig must be a JWT that is signed with the
+// proxy's key, has the right issuer, and has not expired. If the Config has no key for verifying, any HeaderSig is
+// accepted. An error wraps ErrNotProxied and has the reason.
 // Source: https://pushpin.org/docs/protocols/grip/
 func (c *Config) Verify(r *http.Request) error {
 	sig := r.Header.Get(HeaderSig)
@@ -189,7 +188,7 @@ func (c *Config) Verify(r *http.Request) error {
 	}
 	methods := []string{"ES256", "RS256", "EdDSA"}
 	if _, secret := c.verifyKey.([]byte); secret {
-		methods = []string{"HS256"} // never a public key as a secret
+		methods = []string{"HS256"} // a public key must never be used as a secret
 	}
 	options := []jwt.ParserOption{jwt.WithValidMethods(methods), jwt.WithExpirationRequired()}
 	if c.VerifyIssuer != "" {

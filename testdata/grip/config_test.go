@@ -19,7 +19,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// sign returns a JWT, for a test to send as a request's signature.
+// sign returns a JWT, which a test sends as a request's signature.
 func sign(t *testing.T, method jwt.SigningMethod, key any, claims jwt.RegisteredClaims) string {
 	t.Helper()
 	token, err := jwt.NewWithClaims(method, claims).SignedString(key)
@@ -51,7 +51,7 @@ func TestVerify(t *testing.T) {
 	base := "base64:" + base64.StdEncoding.EncodeToString(secret)
 	soon, past := jwt.NewNumericDate(time.Now().Add(time.Minute)), jwt.NewNumericDate(time.Now().Add(-5*time.Minute))
 	valid := jwt.RegisteredClaims{Issuer: "me", ExpiresAt: soon}
-	odd := []byte{0xfb, 0xff, 0xfe, 0xff} // with both of the characters in which the alphabets differ
+	odd := []byte{0xfb, 0xff, 0xfe, 0xff} // its base64 has both characters that differ in the two alphabets
 
 	tests := []struct {
 		name, verifyKey, sig string
@@ -82,11 +82,11 @@ func TestVerify(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.Verifies() != (tt.verifyKey != "") {
-				t.Errorf("verifies: %t", c.Verifies())
+				t.Errorf("Verifies returned %t", c.Verifies())
 			}
 			err = c.Verify(&http.Request{Header: http.Header{HeaderSig: {tt.sig}}})
 			if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrNotProxied) {
-				t.Errorf("got %v; valid: %t", err, tt.ok)
+				t.Errorf("Verify returned %v; want valid: %t", err, tt.ok)
 			}
 		})
 	}
@@ -97,17 +97,17 @@ func TestParseURL(t *testing.T) {
 	tests := []struct {
 		name, url, verifyKey string
 		control, issuer      string
-		authorization        string // its beginning
+		authorization        string // the beginning of the header
 		verifies             bool
 	}{
 		{name: "control URI only", url: "http://localhost:5561/", control: "http://localhost:5561"},
-		{name: "its query is kept", url: "http://localhost:5561/a/?b=c&key=k", control: "http://localhost:5561/a?b=c", authorization: "Bearer k"},
+		{name: "query kept", url: "http://localhost:5561/a/?b=c&key=k", control: "http://localhost:5561/a?b=c", authorization: "Bearer k"},
 		{
 			name: "Fastly", url: "https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID", verifyKey: fastly,
 			control: "https://api.fastly.com/service/ID", issuer: "fastly:ID", authorization: "Bearer TOKEN", verifies: true,
 		},
 		{
-			name: "Fastly, in one", url: "https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID&verify-key=" + url.QueryEscape(fastly),
+			name: "Fastly, key in GRIP_URL", url: "https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID&verify-key=" + url.QueryEscape(fastly),
 			control: "https://api.fastly.com/service/ID", issuer: "fastly:ID", authorization: "Bearer TOKEN", verifies: true,
 		},
 		{
@@ -163,7 +163,7 @@ func TestParseURL(t *testing.T) {
 	}
 }
 
-// FuzzParseURL checks that no GRIP_URL and no key can do more than be refused.
+// FuzzParseURL checks that ParseURL either refuses a GRIP_URL, or returns a usable Config.
 func FuzzParseURL(f *testing.F) {
 	f.Add("http://localhost:5561/?iss=a&key=b", "")
 	f.Add("https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID", `{"kty":"EC"}`)
@@ -176,7 +176,7 @@ func FuzzParseURL(f *testing.F) {
 			t.Errorf("the control URI is %q, %v", c.ControlURI, err)
 		}
 		if err := c.Verify(&http.Request{Header: http.Header{HeaderSig: {"x"}}}); c.Verifies() && err == nil {
-			t.Error("it takes any signature")
+			t.Error("Verify accepts any signature")
 		}
 	})
 }

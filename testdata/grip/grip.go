@@ -1,5 +1,5 @@
-// Package grip is what an origin needs to work behind a GRIP proxy, Fanout or Pushpin: the check of
-// who sent a request, instructions to hold connections open, WebSockets over HTTP, and publishing.
+// Package grip has the functions that an origin needs behind a GRIP proxy, Fanout or Pushpin. It checks that the proxy
+// sent a request, makes instructions to hold connections open, decodes and encodes WebSocket-over-HTTP, and publishes.
 // Source: https://pushpin.org/docs/protocols/grip/
 package grip
 
@@ -18,13 +18,13 @@ import (
 // The headers between a GRIP proxy and an origin.
 // Source: https://pushpin.org/docs/protocols/grip/
 const (
-	HeaderSig       = "Grip-Sig"        // request: a JWT that shows that a proxy sent it
-	HeaderLast      = "Grip-Last"       // request: what the proxy last delivered, for each channel
-	HeaderHold      = "Grip-Hold"       // response: hold the connection, and how
-	HeaderChannel   = "Grip-Channel"    // response: a channel to subscribe it to
+	HeaderSig       = "Grip-Sig"        // request: a JWT that proves that the proxy sent the request
+	HeaderLast      = "Grip-Last"       // request: the id of the last message that the proxy delivered, for each channel
+	HeaderHold      = "Grip-Hold"       // response: how to hold the connection
+	HeaderChannel   = "Grip-Channel"    // response: a channel to subscribe the connection to
 	HeaderTimeout   = "Grip-Timeout"    // response: how long to hold a response, in seconds
-	HeaderKeepAlive = "Grip-Keep-Alive" // response: what to send on a stream that is idle
-	HeaderLink      = "Grip-Link"       // response: where the proxy asks for what it has missed
+	HeaderKeepAlive = "Grip-Keep-Alive" // response: what to send on an idle stream
+	HeaderLink      = "Grip-Link"       // response: where the proxy asks for messages that it has missed
 )
 
 // Mode is how a connection is held.
@@ -33,41 +33,41 @@ type Mode string
 // The modes.
 // Source: https://pushpin.org/docs/protocols/grip/
 const (
-	Response Mode = "response" // the response is kept back until a message replaces it, or a timeout sends it
-	Stream   Mode = "stream"   // the response is sent, and stays open for messages to be appended
+	Response Mode = "response" // the proxy waits for a message, and sends it as the response; after a timeout it sends the origin's response
+	Stream   Mode = "stream"   // the proxy sends the response, keeps it open, and adds messages to it
 )
 
 // Channel is a channel to subscribe to.
 type Channel struct {
 	Name string
-	// PrevID is the id of the last message that the client has got. If the proxy knows of a later one,
-	// it asks the origin again instead of losing what came in between. Empty: messages have no ids.
+	// PrevID is the id of the last message that the client has got. If the proxy knows a later message, it sends the
+	// request to the origin again, so that the client misses nothing. PrevID is empty if messages have no ids.
 	PrevID string
 }
 
-// Hold instructs the proxy to hold a connection open.
+// Hold tells the proxy to hold a connection open.
 // Source: https://pushpin.org/docs/protocols/grip/
 type Hold struct {
 	Mode     Mode
 	Channels []Channel
-	// Timeout is how long to hold in the mode Response, in whole seconds. 0: the proxy's default.
-	// Pushpin makes it five seconds at least.
+	// Timeout is the time to hold in the mode Response, in whole seconds. 0 means the proxy's default. Pushpin uses at
+	// least five seconds.
 	Timeout time.Duration
-	// KeepAlive is sent, in the mode Stream, whenever the stream is idle for KeepAliveAfter, in whole
-	// seconds. Empty: nothing is.
+	// In the mode Stream, the proxy sends KeepAlive when the stream has been idle for KeepAliveAfter, in whole seconds.
+	// If KeepAlive is empty, it sends nothing.
 	KeepAlive      string
 	KeepAliveAfter time.Duration
-	// Next, needed in the mode Stream if a channel has a PrevID, is the target that the proxy requests
-	// when it has missed something, and after NextAfter, in whole seconds, in any case. It sends
-	// HeaderLast with that request, and appends the response.
+	// Next is needed in the mode Stream if a channel has a PrevID. The proxy requests this target when it has missed
+	// a message, and also each time that NextAfter has passed, in whole seconds. It sends HeaderLast with the request,
+	// and adds the response to the stream.
 	Next      string
 	NextAfter time.Duration
 }
 
 var token = regexp.MustCompile(`^[A-Za-z0-9._:-]+$`)
 
-// Set sets the headers that carry the hold. It returns an error if a channel's name or id has
-// characters that do not fit in a header; then it sets none.
+// Set sets the headers of a response for the hold. If a channel's name or id has characters that are not allowed, it
+// returns an error and sets no header.
 func (hold Hold) Set(h http.Header) error {
 	var channels []string
 	for _, c := range hold.Channels {
@@ -76,7 +76,7 @@ func (hold Hold) Set(h http.Header) error {
 			value += "; prev-id=" + c.PrevID
 		}
 		if !token.MatchString(c.Name) || c.PrevID != "" && !token.MatchString(c.PrevID) {
-			return fmt.Errorf("%s %q: only letters, digits, '.', '_', ':' and '-' fit in", HeaderChannel, value)
+			return fmt.Errorf("%s %q: only letters, digits, '.', '_', ':' and '-' are allowed", HeaderChannel, value)
 		}
 		channels = append(channels, value)
 	}
@@ -86,7 +86,7 @@ func (hold Hold) Set(h http.Header) error {
 		h.Set(HeaderTimeout, seconds(hold.Timeout))
 	}
 	if hold.KeepAlive != "" {
-		text := base64.StdEncoding.EncodeToString([]byte(hold.KeepAlive)) // it may be anything
+		text := base64.StdEncoding.EncodeToString([]byte(hold.KeepAlive)) // the text may have any characters
 		h.Set(HeaderKeepAlive, text+"; format=base64; timeout="+seconds(hold.KeepAliveAfter))
 	}
 	if hold.Next != "" {
@@ -97,8 +97,8 @@ func (hold Hold) Set(h http.Header) error {
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-// Last returns, from a request's HeaderLast, the id of the last message that the proxy delivered to
-// this client on the channel, or "".
+// Last returns the id of the last message that the proxy delivered to this client on the channel. The id is in the
+// request's HeaderLast. Without it, Last returns "".
 // Source: https://pushpin.org/docs/protocols/grip/
 func Last(h http.Header, channel string) string {
 	for _, line := range h.Values(HeaderLast) {
@@ -117,10 +117,10 @@ func Last(h http.Header, channel string) string {
 	return ""
 }
 
-// HeaderExtension, with the value Extension in the response that accepts a WebSocket, has the proxy
-// look at the prefix of each message from the origin: MessagePrefix is taken off and the rest goes to
-// the client, ControlPrefix addresses the proxy itself. With both, nothing that a client wrote and an
-// origin sends back can pass for a control message.
+// The response that accepts a WebSocket has HeaderExtension with the value Extension. Then the proxy looks at the prefix
+// of each message from the origin. After MessagePrefix, the rest of the message goes to the client. After ControlPrefix,
+// the rest is a control message for the proxy. So if an origin sends back a client's text, after MessagePrefix, the
+// proxy never takes the text for a control message.
 // Source: https://pushpin.org/docs/protocols/grip/
 const (
 	HeaderExtension = "Sec-WebSocket-Extensions"
@@ -129,7 +129,7 @@ const (
 	ControlPrefix   = "c:"
 )
 
-// Message returns the event that sends a message, of the type Text or Binary, to a client.
+// Message returns the event that sends a message to a client. The kind is Text or Binary.
 // Source: https://pushpin.org/docs/protocols/grip/
 func Message(kind string, content []byte) Event {
 	return Event{Type: kind, Content: append([]byte(MessagePrefix), content...)}
@@ -145,7 +145,7 @@ func Subscribe(channel string) Event {
 	return Event{Type: Text, Content: append([]byte(ControlPrefix), message...)}
 }
 
-// CloseEvent returns the event that closes a WebSocket, with a code and a reason of at most 123 bytes.
+// CloseEvent returns the event that closes a WebSocket with a code and a reason, which has at most 123 bytes.
 // Source: RFC 6455 section 5.5.1
 func CloseEvent(code uint16, reason string) Event {
 	return Event{Type: Close, Content: append([]byte{byte(code >> 8), byte(code)}, reason...)}

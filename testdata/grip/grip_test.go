@@ -23,9 +23,9 @@ func TestDecodeEvents(t *testing.T) {
 		{name: "hexadecimal size", body: "TEXT A\r\n0123456789\r\n", want: []Event{{Text, []byte("0123456789")}}},
 		{name: "line ends as content", body: "BINARY 4\r\n\r\n\r\n\r\n", want: []Event{{Binary, []byte("\r\n\r\n")}}},
 		{name: "close code", body: "CLOSE 2\r\n\x03\xe8\r\n", want: []Event{{Close, []byte{3, 232}}}},
-		{name: "no line end", body: "OPEN", err: "event 1: it ends within"},
-		{name: "second cut short", body: "OPEN\r\nTEXT 5\r\nhell", err: "event 2: it ends within"},
-		{name: "content without line end", body: "TEXT 5\r\nhello", err: "event 1: it ends within"},
+		{name: "no line end", body: "OPEN", err: "event 1: the body ends within"},
+		{name: "second cut short", body: "OPEN\r\nTEXT 5\r\nhell", err: "event 2: the body ends within"},
+		{name: "content without line end", body: "TEXT 5\r\nhello", err: "event 1: the body ends within"},
 		{name: "content longer than its size", body: "TEXT 4\r\nhello\r\n", err: "not 4 bytes long"},
 		{name: "unknown type", body: "open\r\n", err: `unknown type "open"`},
 		{name: "negative size", body: "TEXT -1\r\n\r\n", err: `size "-1"`},
@@ -49,7 +49,8 @@ func TestDecodeEvents(t *testing.T) {
 	}
 }
 
-// FuzzDecodeEvents checks that any body is refused, or means the same after another round.
+// FuzzDecodeEvents checks that DecodeEvents refuses a body, or that its events stay the same when they are encoded and
+// decoded again.
 func FuzzDecodeEvents(f *testing.F) {
 	for _, seed := range []string{"OPEN\r\n", "TEXT 5\r\nhello\r\nCLOSE 2\r\n\x03\xe8\r\n", "PING 0\r\n\r\n", "TEXT 7fffffff\r\n"} {
 		f.Add([]byte(seed))

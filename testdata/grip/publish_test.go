@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The requests that Publish makes, as a server gets them; that Pushpin takes them is tested end to end.
+// Publish sends these requests. The end-to-end tests show that Pushpin accepts them.
 func TestPublish(t *testing.T) {
 	var got string
 	status, answer := http.StatusOK, "Published"
@@ -41,7 +41,7 @@ func TestPublish(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 
-	// What is refused is said in one line, with what to change, and without the token.
+	// An error has one line. It says what to change, and does not show the token.
 	var refused *PublishError
 	long := strings.Repeat("x", 1000)
 	for _, tt := range []struct {
@@ -50,7 +50,7 @@ func TestPublish(t *testing.T) {
 	}{
 		{403, "no such token\n", "no such token", "the key in GRIP_URL is wrong"},
 		{401, "TOKEN\nhas expired", "(withheld)\nhas expired", "has expired or is not for this service: put a valid one there"},
-		{404, "Not found", "Not found", "look at the host and the path in GRIP_URL"},
+		{404, "Not found", "Not found", "check the host and the path in GRIP_URL"},
 		{503, long[:510] + "TOKEN", long[:510] + "(w", "try again later"},
 	} {
 		status, answer = tt.status, tt.answer
@@ -58,7 +58,7 @@ func TestPublish(t *testing.T) {
 		if !errors.As(err, &refused) || refused.StatusCode != tt.status || refused.Body != tt.body {
 			t.Errorf("%d: got %#v", tt.status, err)
 		} else if text := err.Error(); !strings.Contains(text, tt.says) || strings.ContainsAny(text, "\r\n") || strings.Contains(text, "TOKEN") {
-			t.Errorf("%d: it says %s", tt.status, text)
+			t.Errorf("%d: the error is %s", tt.status, text)
 		}
 	}
 
@@ -78,7 +78,7 @@ func TestPublish(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = c.Publish(t.Context(), item)
-		if err == nil || !strings.Contains(err.Error(), "is it running") || strings.Contains(err.Error(), "TOKEN") || strings.Contains(err.Error(), "\n") {
+		if err == nil || !strings.Contains(err.Error(), "check that it runs") || strings.Contains(err.Error(), "TOKEN") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s down: got %v", down, err)
 		}
 	}

@@ -14,28 +14,28 @@ const EventsType = "application/websocket-events"
 // The types of events.
 // Source: https://pushpin.org/docs/protocols/websocket-over-http/
 const (
-	Open       = "OPEN"       // the first event each way: a request to open, and its acceptance
-	Text       = "TEXT"       // a text message, or in a response a control message after its prefix
+	Open       = "OPEN"       // the first event in both directions: the client opens, the origin accepts
+	Text       = "TEXT"       // a text message; in a response also a control message, with ControlPrefix
 	Binary     = "BINARY"     // a binary message
 	Ping       = "PING"       // RFC 6455 section 5.5.2
 	Pong       = "PONG"       // RFC 6455 section 5.5.3
-	Close      = "CLOSE"      // its content, if any: a code of two bytes, and a reason (RFC 6455 section 5.5.1)
-	Disconnect = "DISCONNECT" // the connection is gone without a close
+	Close      = "CLOSE"      // its content, if there is one: a code of two bytes, and a reason (RFC 6455 section 5.5.1)
+	Disconnect = "DISCONNECT" // the connection ended without a close
 )
 
 // Event is one event on a WebSocket connection.
 type Event struct {
 	Type    string // one of the constants above
-	Content []byte // nil where the event has none
+	Content []byte // nil if the event has no content
 }
 
-// maxEvents bounds how many events one body may hold.
+// maxEvents limits the number of events in one body.
 const maxEvents = 10_000
 
-var errTruncated = errors.New("it ends within an event")
+var errTruncated = errors.New("the body ends within an event")
 
-// DecodeEvents decodes the body of a WebSocket-over-HTTP request or response. The contents of the
-// events share the body's memory. An error says what is malformed, and in which event, from 1 on.
+// DecodeEvents decodes the body of a WebSocket-over-HTTP request or response. The contents of the events share the
+// body's memory. An error says what is malformed, and in which event; the first event is 1.
 // Source: https://pushpin.org/docs/protocols/websocket-over-http/
 func DecodeEvents(body []byte) ([]Event, error) {
 	var events []Event

@@ -1,4 +1,4 @@
-// Package handoffs reads the table of the requests that main.go hands off, testdata/handoffs.txt.
+// Package handoffs reads testdata/handoffs.txt, the table that says which requests main.go hands off.
 package handoffs
 
 import (
@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// Where a request goes, besides the status of an answer that the app gives itself.
+// Where a request goes. The third possibility is a status, if the app answers the request itself.
 const (
 	Fanout = "fanout" // it is handed off to Fanout
 	Origin = "origin" // the app sends it to the backend
 )
 
-// Row is a request, and where it must go.
+// Row is a request, with the place where it must go.
 type Row struct {
-	Line           int // in the file
+	Line           int // the number of the line in the file
 	Method, Target string
 	Header         string // one header line, or "" for none
 	To             string // Fanout, Origin, or the status of the app's own answer, such as "401"
 }
 
-// String returns the row as it would be in the file.
+// String returns the row in the form of the file.
 func (r Row) String() string {
 	header := r.Header
 	if header == "" {
@@ -32,13 +32,13 @@ func (r Row) String() string {
 	return strings.Join([]string{r.Method, r.Target, header, r.To}, "  ")
 }
 
-// Table is the rows of a file.
+// Table has the rows of a file.
 type Table []Row
 
-// row is what main_test.go has too: the app's module cannot import this one.
+// row is a copy of the pattern in main_test.go: the app's module cannot import this one.
 var row = regexp.MustCompile(`^(\S+) {2,}(/\S*) {2,}(-|\S+:.*?) {2,}(fanout|origin|[1-5]\d\d)$`)
 
-// Read reads a table. An error names the line, and what is wrong with it.
+// Read reads a table. An error has the number of the line, and says what is wrong with it.
 func Read(file string) (Table, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -61,12 +61,12 @@ func Read(file string) (Table, error) {
 		table = append(table, Row{i + 1, columns[1], columns[2], header, columns[4]})
 	}
 	if len(table) == 0 {
-		return nil, fmt.Errorf("%s: it has no request", file)
+		return nil, fmt.Errorf("%s has no request", file)
 	}
 	return table, nil
 }
 
-// HandsOffAll reports whether the table has every GET and HEAD handed off, as the kit does.
+// HandsOffAll reports whether the table says that every GET and HEAD is handed off, as the kit's does.
 func (t Table) HandsOffAll() bool {
 	handsOff := map[string]bool{}
 	for _, row := range t {
@@ -82,7 +82,7 @@ func (t Table) HandsOffAll() bool {
 	return len(handsOff) == 2
 }
 
-// Find returns the first row that goes there and for which accept returns true.
+// Find returns the first row that goes to this place and for which accept returns true.
 func (t Table) Find(to string, accept func(Row) bool) (Row, bool) {
 	for _, row := range t {
 		if row.To == to && accept(row) {
@@ -102,5 +102,5 @@ func (r Row) AddTo(header http.Header) {
 	}
 }
 
-// Upgrades reports whether the request is one for a WebSocket.
+// Upgrades reports whether the request asks for a WebSocket.
 func (r Row) Upgrades() bool { return strings.EqualFold(r.Header, "Upgrade: websocket") }

@@ -32,23 +32,23 @@ func TestRead(t *testing.T) {
 		}
 	}
 	if _, err := read("# nothing\n"); err == nil {
-		t.Error("an empty table has no error")
+		t.Error("Read returned no error for an empty table")
 	}
 }
 
 func TestHandsOffAll(t *testing.T) {
 	all := Table{{Method: "GET", Target: "/", To: Fanout}, {Method: "HEAD", Target: "/", To: Fanout}, {Method: "POST", Target: "/", To: Origin}}
 	if !all.HandsOffAll() {
-		t.Error("all are handed off")
+		t.Error("HandsOffAll is false, but all are handed off")
 	}
 	for _, more := range []Row{
 		{Method: "GET", Target: "/x", To: Origin}, {Method: "HEAD", Target: "/", Header: "X: y", To: Origin}, {Method: "GET", Target: "/x", To: "401"},
 	} {
 		if append(all[:3:3], more).HandsOffAll() {
-			t.Errorf("with %v not all are handed off", more)
+			t.Errorf("HandsOffAll is true with %v, which is not handed off", more)
 		}
 	}
 	if all[1:].HandsOffAll() || all[:1].HandsOffAll() {
-		t.Error("it does not say that all GET and HEAD are handed off")
+		t.Error("HandsOffAll is true without a row for every GET or every HEAD")
 	}
 }
