@@ -14,28 +14,28 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// TestTools runs `kit tools`, the command behind `make tools`, where something is missing: it says
-// what to install by hand, or finds another way.
+// TestTools runs `kit tools`, the command behind `make tools`, with some programs missing. It says what to install by
+// hand, or finds another way.
 func TestTools(t *testing.T) {
 	t.Parallel()
 	kit := filepath.Join(t.TempDir(), "kit")
 	if out, err := exec.Command("go", "build", "-o", kit, "../kit").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	const nowhere = "http://127.0.0.1:1" // stands for: no network
+	const nowhere = "http://127.0.0.1:1" // an address where nothing listens, for a machine without network
 
 	tests := []struct {
 		name    string
 		onPath  []string          // the only programs on PATH, looked up on the real one
-		scripts map[string]string // and these, which only print something
+		scripts map[string]string // more programs, scripts that only print this text
 		cached  []string          // the tools that are in the cache
 		env     []string
 		viceroy bool // whether the CLI has downloaded a Viceroy before
-		fails   bool
+		fails   bool // whether kit must fail
 		says    []string
 	}{
 		{
-			name: "neither npm nor anything to install Pushpin with", fails: true, // it says both at once
+			name: "neither npm nor anything to install Pushpin with", fails: true, // it reports both together
 			says: []string{
 				"or newer on PATH, and no npm", "https://nodejs.org/", "https://www.fastly.com/documentation/reference/tools/cli/",
 				"no Pushpin ", "neither Homebrew nor apt-get", "https://pushpin.org/docs/install/",
@@ -54,18 +54,18 @@ func TestTools(t *testing.T) {
 		{
 			name: "no network and no cargo", fails: true,
 			onPath: []string{"pushpin"}, cached: []string{"fastly"},
-			says: []string{"no Viceroy could be downloaded", "no cargo", "https://rustup.rs/", "https://github.com/fastly/Viceroy"},
+			says: []string{"Viceroy could not be downloaded", "no cargo", "https://rustup.rs/", "https://github.com/fastly/Viceroy"},
 		},
 		{
 			name: "a cargo that is too old", fails: true, scripts: map[string]string{"cargo": "cargo 1.63.0"},
 			onPath: []string{"pushpin"}, cached: []string{"fastly"},
-			says: []string{"cargo, version 1.63.0: this needs ", "no Viceroy could be downloaded", "https://rustup.rs/"},
+			says: []string{"cargo, version 1.63.0: this needs ", "Viceroy could not be downloaded", "https://rustup.rs/"},
 		},
 		{
 			name: "a package manager that has no Pushpin", fails: true,
 			scripts: map[string]string{"apt-get": "", "sudo": "", "apt-cache": "pushpin:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n     1.36.0"},
 			cached:  []string{"fastly"},
-			says:    []string{"no Pushpin ", "no Viceroy could be downloaded"},
+			says:    []string{"no Pushpin ", "Viceroy could not be downloaded"},
 		},
 		{
 			name: "a package manager whose Pushpin is too old", fails: true,
@@ -76,7 +76,7 @@ func TestTools(t *testing.T) {
 		{
 			name:   "Viceroy by the Fastly CLI",
 			onPath: []string{"pushpin"}, cached: []string{"fastly"}, viceroy: true,
-			says: []string{"having the Fastly CLI download Viceroy", "Viceroy     {cache}/viceroy-"},
+			says: []string{"downloading Viceroy with the Fastly CLI", "Viceroy     {cache}/viceroy-"},
 		},
 		{
 			name:   "all there",
@@ -118,11 +118,11 @@ func TestTools(t *testing.T) {
 			cmd.Env = append([]string{"PATH=" + bin, "HOME=" + home, "HTTPS_PROXY=" + nowhere, toolchain.CacheVariable + "=" + cache}, tt.env...)
 			out, err := cmd.CombinedOutput()
 			if (err != nil) != tt.fails {
-				t.Errorf("got %v; fails: %t", err, tt.fails)
+				t.Errorf("got %v; want an error: %t", err, tt.fails)
 			}
 			for _, want := range tt.says {
 				if want = strings.ReplaceAll(want, "{cache}", cache); !strings.Contains(string(out), want) {
-					t.Errorf("does not say %q", want)
+					t.Errorf("the output lacks %q", want)
 				}
 			}
 			if t.Failed() {
@@ -132,8 +132,8 @@ func TestTools(t *testing.T) {
 	}
 }
 
-// TestEnv checks that what `kit env` puts on PATH is found again as it is, and runs: a wrapper is not
-// wrapped, which would have it start itself for ever.
+// TestEnv checks that kit finds the programs that `kit env` puts on PATH, and that they run. It must not wrap the
+// wrapper again: then the wrapper would start itself again and again.
 func TestEnv(t *testing.T) {
 	t.Parallel()
 	script := `eval "$(go run ../kit env)" && go run ../kit tools && command -v fastly && command -v viceroy && command -v pushpin && echo "$FASTLY_VICEROY_USE_PATH" && pushpin --version`

@@ -7,8 +7,8 @@ import (
 	"os/exec"
 )
 
-// Browser returns the path of a Chromium or Chrome, for the test of the live page. Where there is none
-// it installs Debian's, and elsewhere the error says what to install by hand.
+// Browser returns the path of a Chromium or Chrome, for the test of the live page. If there is none, apt-get installs
+// Chromium. Without apt-get, the error says what to install by hand.
 func Browser(ctx context.Context, out io.Writer) (string, error) {
 	in := &installer{ctx: ctx, out: out}
 	if path, ok := in.browser(); ok {
@@ -22,7 +22,7 @@ func Browser(ctx context.Context, out io.Writer) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("there is no Chromium and no Chrome: install one by hand (https://www.chromium.org/getting-involved/download-chromium/)")
+	return "", fmt.Errorf("there is neither Chromium nor Chrome: install one of them by hand (https://www.chromium.org/getting-involved/download-chromium/)")
 }
 
 func (in *installer) browser() (path string, ok bool) {
@@ -31,7 +31,7 @@ func (in *installer) browser() (path string, ok bool) {
 		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 		"/Applications/Chromium.app/Contents/MacOS/Chromium",
 	} {
-		// One that is there may yet be only the hint that it must be installed first (Ubuntu's).
+		// The program may be only a script that says how to install Chromium, as on Ubuntu.
 		if path, err := exec.LookPath(name); err == nil && exec.CommandContext(in.ctx, path, "--version").Run() == nil {
 			return path, true
 		}

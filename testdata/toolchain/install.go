@@ -24,8 +24,8 @@ func has(program string) bool {
 	return err == nil
 }
 
-// findFastly returns the path of the Fastly CLI, or "". From npm comes the program itself: the script that
-// npm would put on PATH leaves the CLI's children behind when it is stopped.
+// findFastly returns the path of the Fastly CLI, or "". If npm installed the CLI, this is the program itself, and not
+// the script that npm puts on PATH: when that script is stopped, the CLI's child processes go on.
 func (in *installer) findFastly() string {
 	if path, _, ok := in.onPath("fastly", fastlyOldest, "version", "--quiet"); ok {
 		if program := behindNPM(path); program != "" {
@@ -36,7 +36,7 @@ func (in *installer) findFastly() string {
 	return path
 }
 
-// installFastly takes some seconds, so that it needs no look at whether it can succeed.
+// installFastly takes only seconds, so nothing checks first whether it can succeed.
 func (in *installer) installFastly() (string, error) {
 	if runtime.GOOS == "darwin" && has("brew") {
 		in.say("installing the Fastly CLI with Homebrew: a minute")
@@ -46,10 +46,10 @@ func (in *installer) installFastly() (string, error) {
 		if path, _, ok := in.onPath("fastly", fastlyOldest, "version", "--quiet"); ok {
 			return path, nil
 		}
-		return "", fmt.Errorf("after brew install, still no Fastly CLI %s or newer is on PATH: run `brew upgrade fastly`, or %s", fastlyOldest, fastlyByHand)
+		return "", fmt.Errorf("after brew install, there is still no Fastly CLI %s or newer on PATH: run `brew upgrade fastly`, or %s", fastlyOldest, fastlyByHand)
 	}
 	if !has("npm") {
-		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it with: "+
+		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it: "+
 			"install Node.js (https://nodejs.org/), or %s", fastlyOldest, fastlyByHand)
 	}
 	in.say("installing the Fastly CLI %s with npm into %s: some seconds", fastlyInstall, in.dir)
@@ -70,8 +70,8 @@ func (in *installer) installFastly() (string, error) {
 	return in.keep("fastly", fastlyInstall, found[0])
 }
 
-// behindNPM returns the program that npm's script for it starts, or "" where it cannot be found. A
-// path that is not such a script it returns as it is.
+// behindNPM returns the path of the program that npm's script starts, or "" if there is no such program. If the path is
+// not such a script, it returns the path.
 func behindNPM(path string) string {
 	script, err := filepath.EvalSymlinks(path)
 	if err != nil || filepath.Base(script) != "fastly.js" {
@@ -95,24 +95,24 @@ func (in *installer) findViceroy() string {
 	return path
 }
 
-// canBuildViceroy returns an error if there is no cargo that can.
+// canBuildViceroy returns an error if there is no cargo that can build Viceroy.
 func (in *installer) canBuildViceroy() error {
 	if _, _, ok := in.onPath("cargo", cargoOldest, "--version"); ok {
 		return nil
 	}
-	return fmt.Errorf("no Viceroy could be downloaded (see above), and there is no cargo %s or newer on PATH to build it with: "+
+	return fmt.Errorf("Viceroy could not be downloaded (see above), and there is no cargo %s or newer on PATH to build it: "+
 		"check the network, or install Rust (https://rustup.rs/), or %s", cargoOldest, viceroyByHand)
 }
 
 func (in *installer) buildViceroy() (string, error) {
-	in.say("building Viceroy %s with cargo instead, into %s: this once, 10 to 20 minutes on two cores", viceroyInstall, in.dir)
-	in.say("it may be interrupted: the next run goes on from there")
+	in.say("building Viceroy %s with cargo instead, into %s: only this time, 10 to 20 minutes on two cores", viceroyInstall, in.dir)
+	in.say("you may interrupt this: the next run continues")
 	build := filepath.Join(in.dir, ".viceroy-"+viceroyInstall)
 	root := filepath.Join(build, "root")
 	err := in.run("", []string{"CARGO_TARGET_DIR=" + filepath.Join(build, "target")},
 		"cargo", "install", "--locked", "--force", "--root", root, "--version", viceroyInstall, "viceroy")
 	if err != nil {
-		return "", fmt.Errorf("%w\nmend what cargo complains of and run this again, or %s", err, viceroyByHand)
+		return "", fmt.Errorf("%w\nfix the errors that cargo reports, and run this again, or %s", err, viceroyByHand)
 	}
 	path, err := in.keep("viceroy", viceroyInstall, filepath.Join(root, "bin", "viceroy"))
 	if err != nil {
@@ -124,14 +124,14 @@ func (in *installer) buildViceroy() (string, error) {
 	return path, nil
 }
 
-// downloadViceroy has the CLI download Viceroy, to where `fastly compute serve` looks for it too, and
-// keeps a copy, which a later download does not change.
+// downloadViceroy makes the CLI download Viceroy, to the directory that `fastly compute serve` uses too. It copies
+// Viceroy to the cache, so that a later download does not change it.
 func (in *installer) downloadViceroy(fastly string) (string, error) {
-	in.say("having the Fastly CLI download Viceroy: some seconds")
+	in.say("downloading Viceroy with the Fastly CLI: some seconds")
 	if err := in.run(in.dir, nil, fastly, "compute", "install-tools", "--non-interactive"); err != nil {
 		return "", err
 	}
-	config, err := os.UserConfigDir() // what the CLI goes by
+	config, err := os.UserConfigDir() // the CLI uses this directory
 	if err != nil {
 		return "", err
 	}
@@ -160,8 +160,8 @@ func (in *installer) findPushpin() string {
 	return wrapped
 }
 
-// wrapPushpin returns the path of the wrapper for a Pushpin that is too old for the CLI's configuration,
-// and of any other as it is.
+// wrapPushpin returns the path of a wrapper if this Pushpin is too old for the CLI's configuration. Otherwise it returns
+// the path itself.
 func (in *installer) wrapPushpin(path, version string) (string, error) {
 	if !older(version, pushpinRenamed) {
 		return path, nil
@@ -185,7 +185,7 @@ func (in *installer) canInstallPushpin() error {
 		return nil
 	}
 	if !has("apt-get") {
-		return fmt.Errorf("there is no Pushpin %s or newer on PATH, and neither Homebrew nor apt-get to install it with: %s", pushpinOldest, pushpinByHand)
+		return fmt.Errorf("there is no Pushpin %s or newer on PATH, and neither Homebrew nor apt-get to install it: %s", pushpinOldest, pushpinByHand)
 	}
 	version, err := in.aptCandidate("pushpin")
 	if err != nil {
@@ -195,7 +195,7 @@ func (in *installer) canInstallPushpin() error {
 		return nil
 	}
 	if release, _ := os.ReadFile("/etc/os-release"); version == "" && bytes.Contains(release, []byte("VERSION_CODENAME=trixie")) {
-		return errors.New("there is no Pushpin on PATH, and Debian 13 has no package of it; Debian 12's works there: add bookworm to the apt sources, and run this again")
+		return errors.New("there is no Pushpin on PATH, and Debian 13 has no package for it. The package of Debian 12 works there: add bookworm to the apt sources, and run this again")
 	}
 	return fmt.Errorf("there is no Pushpin %s or newer on PATH, and apt-get has %s: %s", pushpinOldest, cmp.Or(version, "none"), pushpinByHand)
 }
@@ -213,14 +213,14 @@ func (in *installer) installPushpin() (string, error) {
 	}
 	path := in.findPushpin()
 	if path == "" {
-		return "", fmt.Errorf("no Pushpin %s or newer is on PATH, even after installing it: %s", pushpinOldest, pushpinByHand)
+		return "", fmt.Errorf("after the installation, there is still no Pushpin %s or newer on PATH: %s", pushpinOldest, pushpinByHand)
 	}
 	return path, nil
 }
 
-// aptInstallPushpin installs Debian's package. That package starts a Pushpin of its own at once, and
-// at each start of the machine, on ports that the app's needs. Where the package is new here nobody
-// asked for that, so it is stopped and disabled.
+// aptInstallPushpin installs Debian's package. The package also starts Pushpin as a service, at once and at each start
+// of the machine, and this takes the ports that the app's Pushpin needs. The user did not ask for this service. So, if
+// the package was not installed before, the service is stopped and disabled.
 func (in *installer) aptInstallPushpin() error {
 	isNew := exec.CommandContext(in.ctx, "dpkg", "-s", "pushpin").Run() != nil
 	if err := in.aptInstall("pushpin"); err != nil {
@@ -229,7 +229,7 @@ func (in *installer) aptInstallPushpin() error {
 	if !isNew {
 		return nil
 	}
-	in.say("stopping the service that Debian's package starts, as it takes the app's ports")
+	in.say("stopping the service that Debian's package starts, because it takes the app's ports")
 	for _, args := range [][]string{{"service", "pushpin", "stop"}, {"update-rc.d", "pushpin", "disable"}} {
 		if err := in.asRoot(args...); err != nil {
 			in.say("%v: if port 5561 is taken later, stop that service by hand", err)
@@ -238,10 +238,10 @@ func (in *installer) aptInstallPushpin() error {
 	return nil
 }
 
-// aptCandidate returns the version of a package that apt-get would install, or "" if there is none.
+// aptCandidate returns the version of a package that apt-get can install, or "" if there is none.
 func (in *installer) aptCandidate(pkg string) (string, error) {
 	if os.Geteuid() != 0 && !has("sudo") {
-		return "", fmt.Errorf("there is no %[1]s on PATH, and installing it takes root: run `apt-get install %[1]s` as root", pkg)
+		return "", fmt.Errorf("there is no %[1]s on PATH, and only root can install it: run `apt-get install %[1]s` as root", pkg)
 	}
 	candidate := func() string {
 		policy, _ := exec.CommandContext(in.ctx, "apt-cache", "policy", pkg).Output()
@@ -252,7 +252,7 @@ func (in *installer) aptCandidate(pkg string) (string, error) {
 	if version := candidate(); version != "" {
 		return version, nil
 	}
-	in.aptUpdate() // the lists may be old, or none at all, as on a new machine
+	in.aptUpdate() // the lists may be old, or missing, as on a new machine
 	return candidate(), nil
 }
 
@@ -261,9 +261,9 @@ func (in *installer) aptUpdate() {
 		return
 	}
 	in.updated = true
-	in.say("reading apt-get's package lists: some seconds; sudo may ask for your password")
+	in.say("updating apt-get's package lists: some seconds; sudo may ask for your password")
 	if err := in.asRoot("apt-get", "update", "-q"); err != nil {
-		in.say("%v: going on with the package lists that are here", err)
+		in.say("%v: continuing with the old package lists", err)
 	}
 }
 
@@ -271,7 +271,7 @@ func (in *installer) aptInstall(pkg string) error {
 	if version, err := in.aptCandidate(pkg); err != nil {
 		return err
 	} else if version == "" {
-		return fmt.Errorf("there is no %[1]s on PATH, and apt-get has no package of it: install %[1]s by hand", pkg)
+		return fmt.Errorf("there is no %[1]s on PATH, and apt-get has no package for it: install %[1]s by hand", pkg)
 	}
 	in.aptUpdate()
 	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)

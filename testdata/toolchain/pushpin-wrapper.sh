@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs a Pushpin older than 1.40 for `fastly compute serve`, whose configuration is for 1.40 and
-# newer: there, connmgr took the places of condure and zurl, and two services lost their prefix.
-# An old Pushpin that repeats a request to the origin, to recover what it missed, may forget which
-# backend it was for, and then ends for want of a route: the backend "origin" gets a route for that.
-# The exec matters: the CLI stops Pushpin by the process that it started.
+# Runs a Pushpin older than 1.40 for `fastly compute serve`. The CLI writes a configuration for 1.40 and newer: there,
+# connmgr replaced condure and zurl, and two services lost their prefix. So this script changes the configuration.
+# It also adds a default route to the backend "origin". An old Pushpin sends a request to the origin again after it
+# missed a message. Then it may no longer know the backend, and without a route it ends.
+# The exec is needed: the CLI stops the process that it started, and that must be Pushpin itself.
 set -eu
 for arg in "$@"; do
 	case $arg in

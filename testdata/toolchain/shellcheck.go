@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// Shellcheck returns the path of ShellCheck, for `make lint`. Where it is missing, Homebrew or apt-get
-// installs it, and elsewhere the error says what to install by hand.
+// Shellcheck returns the path of ShellCheck, for `make lint`. If it is missing, Homebrew or apt-get installs it. Without
+// them, the error says what to install by hand.
 func Shellcheck(ctx context.Context, out io.Writer) (string, error) {
 	dir, err := cacheDir()
 	if err != nil {
@@ -30,5 +30,5 @@ func Shellcheck(ctx context.Context, out io.Writer) (string, error) {
 	if path, _, ok := in.onPath("shellcheck", shellcheckOldest, "--version"); ok {
 		return path, nil
 	}
-	return "", fmt.Errorf("no ShellCheck %s or newer is on PATH: install it by hand: https://github.com/koalaman/shellcheck#installing", shellcheckOldest)
+	return "", fmt.Errorf("there is no ShellCheck %s or newer on PATH: install it by hand: https://github.com/koalaman/shellcheck#installing", shellcheckOldest)
 }

@@ -1,7 +1,7 @@
-// Package toolchain has the programs ready that the app runs in on a person's machine: the Fastly
-// CLI, Viceroy (Fastly's local server) and Pushpin (the open-source GRIP proxy that Fanout is built
-// on). What is on PATH and new enough is used as it is; the rest is installed, once a version, into
-// a per-user cache, or for Pushpin by the system's package manager.
+// Package toolchain installs the programs that run the app on a person's machine: the Fastly CLI, Viceroy (Fastly's
+// local server) and Pushpin (the open-source GRIP proxy on which Fanout is built). A program that is on PATH and new
+// enough is used. Otherwise the Fastly CLI and Viceroy are installed into the user's cache, once for each version, and
+// the system's package manager installs Pushpin.
 package toolchain
 
 import (
@@ -20,39 +20,39 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// The versions, and the only place that has them. "Oldest" is the oldest one that the tests were seen
-// to pass with; "install" is the one that is installed where there is none.
+// The versions. No other place in the code has them. "Oldest" is the oldest version with which the tests have passed.
+// "Install" is the version that is installed if there is none.
 const (
 	fastlyOldest     = "15.4.0" // the first with `compute install-tools`
 	fastlyInstall    = "16.1.0"
-	viceroyOldest    = "0.19.0" // the first that knows a backend's timeouts
+	viceroyOldest    = "0.19.0" // the first that has a backend's timeouts
 	viceroyInstall   = "0.22.0"
-	pushpinOldest    = "1.36.0" // the first whose condure does what connmgr does since
-	pushpinRenamed   = "1.40.0" // the first that takes the CLI's configuration without the wrapper
-	shellcheckOldest = "0.9.0"  // Debian 12's
-	cargoOldest      = "1.95.0" // that builds this Viceroy
+	pushpinOldest    = "1.36.0" // the first whose condure does the work of the later connmgr
+	pushpinRenamed   = "1.40.0" // the first that accepts the CLI's configuration without the wrapper
+	shellcheckOldest = "0.9.0"  // the version in Debian 12
+	cargoOldest      = "1.95.0" // the oldest that builds this Viceroy
 )
 
-// CacheVariable names the environment variable that moves the cache.
+// CacheVariable is the name of the environment variable with another directory for the cache.
 const CacheVariable = "FANOUT_FORWARD_CACHE"
 
-// Tools are the absolute paths of the programs.
+// Tools has the absolute paths of the programs.
 type Tools struct {
 	Fastly  string
 	Viceroy string
 	Pushpin string
 }
 
-// Ensure returns the tools, once it has installed those that are missing. It reports on out what it
-// is about to do, and the progress of it. It is safe to interrupt and to run several times at once:
-// each tool appears in the cache whole or not at all. An error says what to install by hand.
+// Ensure installs the tools that are missing, and returns all of them. It prints on out what it does next, and the
+// progress. It may be interrupted, and several processes may call it at the same time: a tool in the cache is always
+// complete. An error says what to install by hand.
 func Ensure(ctx context.Context, out io.Writer) (Tools, error) {
 	dir, err := cacheDir()
 	if err != nil {
 		return Tools{}, err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Tools{}, fmt.Errorf("make the tools' cache: %w; set %s to a directory that can be written", err, CacheVariable)
+		return Tools{}, fmt.Errorf("make the tools' cache: %w; set %s to a directory that you can write to", err, CacheVariable)
 	}
 	unlock, err := lock(ctx, filepath.Join(dir, ".lock"), out)
 	if err != nil {
@@ -68,8 +68,8 @@ func Ensure(ctx context.Context, out io.Writer) (Tools, error) {
 	in := &installer{ctx: ctx, out: out, dir: dir}
 	fastly, viceroy, pushpin := in.findFastly(), in.findViceroy(), in.findPushpin()
 
-	// What takes seconds comes first, and all that is in the way is said at once: nobody should wait
-	// for minutes, only to read that the next step cannot work.
+	// The quick steps come first, and their errors are reported together. So nobody waits for minutes, and then reads
+	// that the next step is not possible.
 	var missing []error
 	if pushpin == "" {
 		missing = append(missing, in.canInstallPushpin())
@@ -81,7 +81,7 @@ func Ensure(ctx context.Context, out io.Writer) (Tools, error) {
 	if viceroy == "" && fastly != "" {
 		viceroy, err = in.downloadViceroy(fastly)
 		if err != nil {
-			in.say("that did not work: %v", err)
+			in.say("the download failed: %v", err)
 			missing = append(missing, in.canBuildViceroy())
 		}
 	}
@@ -102,15 +102,15 @@ func Ensure(ctx context.Context, out io.Writer) (Tools, error) {
 	return Tools{Fastly: fastly, Viceroy: viceroy, Pushpin: pushpin}, nil
 }
 
-// Versions returns what the programs say of their versions, with their names.
+// Versions returns the names of the programs with their versions.
 func (t Tools) Versions(ctx context.Context) string {
 	in := &installer{ctx: ctx, out: io.Discard}
 	return fmt.Sprintf("Fastly CLI %s, Viceroy %s, Pushpin %s", in.version(t.Fastly, "version", "--quiet"),
 		in.version(t.Viceroy, "--version"), in.version(t.Pushpin, "--version"))
 }
 
-// cacheDir returns the directory that installed tools are kept in: $FANOUT_FORWARD_CACHE, else
-// fanout-forward-go in the user's cache directory as the XDG Base Directory Specification has it.
+// cacheDir returns the directory for installed tools. It is $FANOUT_FORWARD_CACHE, or else fanout-forward-go in the
+// user's cache directory. The XDG Base Directory Specification says where that is.
 func cacheDir() (string, error) {
 	if dir := os.Getenv(CacheVariable); dir != "" {
 		if !filepath.IsAbs(dir) {
@@ -119,7 +119,7 @@ func cacheDir() (string, error) {
 		return filepath.Clean(dir), nil
 	}
 	base := os.Getenv("XDG_CACHE_HOME")
-	if !filepath.IsAbs(base) { // the specification: a relative one is to be ignored
+	if !filepath.IsAbs(base) { // the specification says to ignore a relative path
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return "", fmt.Errorf("find a cache directory for the tools: %w; set %s", err, CacheVariable)
@@ -129,12 +129,12 @@ func cacheDir() (string, error) {
 	return filepath.Join(base, "fanout-forward-go"), nil
 }
 
-// lock waits until this process alone may install, so that two clones do not build the same thing.
-// The system releases the lock of a process that dies.
+// lock waits until no other process installs, so that two processes do not build the same program. The system releases
+// the lock of a process that ends.
 func lock(ctx context.Context, path string, out io.Writer) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock the tools' cache: %w; set %s to a directory that can be written", err, CacheVariable)
+		return nil, fmt.Errorf("lock the tools' cache: %w; set %s to a directory that you can write to", err, CacheVariable)
 	}
 	for told := false; ; told = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -146,7 +146,7 @@ func lock(ctx context.Context, path string, out io.Writer) (unlock func(), err e
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		if !told {
-			fmt.Fprintf(out, "tools: waiting for another process that is installing (lock: %s)\n", path)
+			fmt.Fprintf(out, "tools: waiting for another process that installs tools (lock: %s)\n", path)
 		}
 		select {
 		case <-ctx.Done():
@@ -160,19 +160,19 @@ func lock(ctx context.Context, path string, out io.Writer) (unlock func(), err e
 type installer struct {
 	ctx     context.Context
 	out     io.Writer
-	dir     string // the cache
-	updated bool   // apt-get's package lists
+	dir     string // the cache directory
+	updated bool   // apt-get has updated its package lists
 }
 
 func (in *installer) say(format string, args ...any) {
 	fmt.Fprintf(in.out, "tools: "+format+"\n", args...)
 }
 
-// run runs a program for its effect, with its output shown as progress.
+// run runs a program, and prints its output as progress.
 func (in *installer) run(dir string, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(in.ctx, name, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, in.out, in.out // sudo and Homebrew may ask
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, in.out, in.out // sudo and Homebrew may ask questions
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
@@ -183,7 +183,7 @@ func (in *installer) run(dir string, env []string, name string, args ...string) 
 
 var versionPattern = regexp.MustCompile(`\bv?(\d+\.\d+\.\d+)\b`)
 
-// version returns what the program says of its version, or "unknown".
+// version returns the program's version, or "unknown".
 func (in *installer) version(path string, args ...string) string {
 	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
 	defer cancel()
@@ -194,12 +194,11 @@ func (in *installer) version(path string, args ...string) string {
 	return "unknown"
 }
 
-// older reports whether the one version is older than the other, as an unknown one is.
+// older reports whether version is older than the other version. An unknown version is older than any.
 func older(version, than string) bool { return semver.Compare("v"+version, "v"+than) < 0 }
 
-// onPath returns the first program of that name on PATH that is new enough, and says which it passes
-// over. It leaves out the cache, which `make env` puts on PATH: the wrapper there would be taken for
-// Pushpin, and wrapped.
+// onPath returns the first program with this name on PATH that is new enough. It prints which programs are too old. It
+// does not look in the cache, which `make env` puts on PATH: it would find the wrapper there, and wrap it again.
 func (in *installer) onPath(name, oldest string, versionArgs ...string) (path, version string, ok bool) {
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		if !filepath.IsAbs(dir) || strings.HasPrefix(filepath.Clean(dir), in.dir+string(filepath.Separator)) {
@@ -212,13 +211,13 @@ func (in *installer) onPath(name, oldest string, versionArgs ...string) (path, v
 		if version := in.version(path, versionArgs...); !older(version, oldest) {
 			return path, version, true
 		} else {
-			in.say("passing over %s, version %s: this needs %s or newer", path, version, oldest)
+			in.say("not using %s, version %s: this needs %s or newer", path, version, oldest)
 		}
 	}
 	return "", "", false
 }
 
-// cached returns the newest version of a program in the cache, if that is not older than oldest.
+// cached returns the newest version of a program in the cache. ok is false if all are older than oldest.
 func (in *installer) cached(name, oldest string) (path string, ok bool) {
 	found, _ := filepath.Glob(in.place(name, "*"))
 	for _, p := range found {
@@ -234,7 +233,7 @@ func (in *installer) place(name, version string) string {
 	return filepath.Join(in.dir, name+"-"+version, name)
 }
 
-// keep copies a program to its place in the cache, where it appears whole or not at all.
+// keep copies a program to its place in the cache. The copy gets its name only when it is complete.
 func (in *installer) keep(name, version, from string) (string, error) {
 	path := in.place(name, version)
 	partial := path + ".partial"
@@ -246,7 +245,7 @@ func (in *installer) keep(name, version, from string) (string, error) {
 		err = os.Rename(partial, path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("keep %s %s in the cache: %w", name, version, err)
+		return "", fmt.Errorf("copy %s %s to the cache: %w", name, version, err)
 	}
 	return path, nil
 }
