@@ -9,11 +9,11 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// condition is what main.go has after its TODO, up to the end of that block.
+// condition matches the TODO in main.go, and the lines after it up to the end of the block.
 var condition = regexp.MustCompile(`(?m)(^\t\t// TODO: .*\n)(?:(?:\t\t.*)?\n)*`)
 
-// withCondition has the project's app go by the condition, lines of Go, and no longer by those that come
-// after the TODO in main.go. Where a project's main.go has no TODO any more, it skips the test.
+// withCondition puts goCode, lines of Go, in the place of the lines after the TODO in the project's main.go. If main.go
+// has no TODO, it skips the test.
 func withCondition(t *testing.T, p *project, goCode string) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
@@ -22,7 +22,7 @@ func withCondition(t *testing.T, p *project, goCode string) {
 	}
 	todo := condition.FindStringSubmatch(string(content))
 	if todo == nil {
-		t.Skip("it puts a condition at the TODO in main.go, which this project has no more")
+		t.Skip("this test puts a condition at the TODO in main.go, but this project has no TODO there")
 	}
 	p.edit(t, "main.go", todo[0], todo[1]+goCode)
 }
@@ -41,7 +41,7 @@ func setLocalServer(t *testing.T, p *project, change func(server map[string]any)
 	setManifest(t, p, func(manifest map[string]any) { change(manifest["local_server"].(map[string]any)) })
 }
 
-// setManifest changes the project's fastly.toml. The rest of it stays as the project's owner has it.
+// setManifest changes the project's fastly.toml. change gets its values, and keeps those that it does not set.
 func setManifest(t *testing.T, p *project, change func(manifest map[string]any)) {
 	t.Helper()
 	var manifest map[string]any

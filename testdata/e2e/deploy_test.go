@@ -22,18 +22,18 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// fastlyAPI stands in for Fastly's API, which a test cannot have: it records what the CLI changes
-// there, and answers just what the CLI needs to go on. What Fastly makes of it, it does not know.
+// fastlyAPI replaces Fastly's API, which a test cannot use. It records the changes that the CLI makes, and gives the
+// answers that the CLI needs to continue. It does not show what Fastly does with the changes.
 type fastlyAPI struct {
 	*httptest.Server
-	// logs writes the lines of the log stream; what it has begun goes on.
+	// logs writes the lines of the log stream.
 	logs func(http.ResponseWriter, *http.Request)
-	// onChange, if it is there, is told of each change, "METHOD path", with mu locked.
+	// onChange, if not nil, is called for each change, with "METHOD path". Then mu is locked.
 	onChange func(call string)
 
 	mu      sync.Mutex
 	answers map[string]string // by "METHOD path"
-	changes []string          // each one "METHOD path body"; of a package, the files
+	changes []string          // each is "METHOD path body"; for a package, the body is the list of its files
 }
 
 func startFastlyAPI(t *testing.T) *fastlyAPI {
@@ -96,21 +96,21 @@ func readBody(t *testing.T, r *http.Request) string {
 	return strings.Join(packaged(t, part), " ")
 }
 
-// env returns the environment for a CLI that is to use the stand-in.
+// env returns the environment in which the CLI uses this API.
 func (a *fastlyAPI) env() []string {
 	own := func(variable string) bool { return strings.HasPrefix(variable, "FASTLY_") }
 	return append(slices.DeleteFunc(os.Environ(), own),
 		"FASTLY_API_ENDPOINT="+a.URL, "FASTLY_ACCOUNT_ENDPOINT="+a.URL, "FASTLY_WASM_METADATA_DISABLE=true")
 }
 
-// start starts a command of the CLI, with in for what is typed.
+// start starts a command of the CLI. in is its standard input.
 func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.Cmd, in io.Writer) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, tools.Fastly, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	cmd.Env = append(a.env(), "FASTLY_API_TOKEN=TOKEN", "HTTPS_PROXY=http://127.0.0.1:1") // else it would tell Fastly of the publish
+	cmd.Env = append(a.env(), "FASTLY_API_TOKEN=TOKEN", "HTTPS_PROXY=http://127.0.0.1:1") // otherwise the CLI would report the publish to Fastly
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -121,7 +121,7 @@ func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.C
 	return cmd, in
 }
 
-// run runs a command of the CLI to its end, answers its prompts, and returns what it changed.
+// run runs a command of the CLI, answers its prompts, and returns the changes that it made.
 func (a *fastlyAPI) run(t *testing.T, p *project, dialogue [][2]string, args ...string) (changes []string) {
 	t.Helper()
 	cmd, in := a.start(t, p, args...)
@@ -143,8 +143,8 @@ func (a *fastlyAPI) changed() []string {
 	return changes
 }
 
-// TestDeploy publishes a project, twice, and runs the other commands that the README and the app's log
-// name: they change what they say on Fastly, and nothing else.
+// TestDeploy publishes a project two times. It also runs the other commands that the README and the app's log mention.
+// The commands make the right changes in Fastly's API, and no others.
 func TestDeploy(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -186,7 +186,7 @@ func TestDeploy(t *testing.T) {
 		asked := strings.Join(strings.Fields(p.log.String()), " ") // the CLI wraps lines
 		want := "Configure a backend called 'origin' " + manifest.Setup.Backends["origin"].Description + " Hostname or IP address: "
 		if !strings.Contains(asked, want) {
-			t.Errorf("the CLI does not ask:\n%s", want)
+			t.Errorf("the CLI does not ask this:\n%s", want)
 		}
 	})
 
@@ -217,11 +217,11 @@ func TestDeploy(t *testing.T) {
 		changes := api.run(t, p, nil, "compute", "publish", "--non-interactive")
 		want := "POST /service/SERVICE/version/1/backend address=www.example.com&name=origin&override_host=www.example.com&port=443&ssl_cert_hostname=www.example.com&ssl_sni_hostname=www.example.com"
 		if !slices.Contains(changes, want) {
-			t.Errorf("got\n%s\nwant in it\n%s", strings.Join(changes, "\n"), want)
+			t.Errorf("got\n%s\nwant this in it\n%s", strings.Join(changes, "\n"), want)
 		}
 	})
 
-	// What the app's log advises; TestSendFailed has the one, and TestNoFanout the other.
+	// The commands in the app's log. TestSendFailed and TestNoFanout test that the log has them.
 	enable := []string{"products", "--enable=fanout"}
 	create := []string{"backend", "create", "--name=origin", "--address=HOST", "--port=443", "--version=latest", "--autoclone"}
 	t.Run("products", func(t *testing.T) {
@@ -253,7 +253,7 @@ func checkChanges(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// packaged lists the files in a package, sorted, below its one directory.
+// packaged returns the sorted list of the files in a package, without their common directory.
 func packaged(t *testing.T, r io.Reader) []string {
 	unzipped, err := gzip.NewReader(r)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// TestFailures has the origin fail in each way, for requests that are forwarded: the client gets a status that says
-// which, and not a word of where the origin is; the log has the cause. That an error was a timeout Viceroy
-// does not tell the app, so here that is a 502; TestSendFailed has the 504 of production.
+// TestFailures makes the origin fail in different ways, for requests that are forwarded. The client gets the right
+// status, and learns nothing about the origin's address. The log has the cause. Viceroy does not tell the app that an
+// error was a timeout, so a timeout here gives a 502. TestSendFailed tests the 504, which production gives.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -53,7 +53,7 @@ func TestFailures(t *testing.T) {
 	})
 }
 
-// TestNoBackend runs the app where the service has no backend of that name.
+// TestNoBackend runs the app with a service that has no backend with this name.
 func TestNoBackend(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -63,7 +63,7 @@ func TestNoBackend(t *testing.T) {
 	p.waitForLog(t, `send to backend "origin": backend not found; if there is none, to make it: fastly backend create --name=origin `)
 }
 
-// TestNoFanout runs the app where Fanout is not enabled on the service.
+// TestNoFanout runs the app with a service on which Fanout is not enabled.
 func TestNoFanout(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -73,7 +73,7 @@ func TestNoFanout(t *testing.T) {
 	got := p.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Connection: Upgrade, close\r\n\r\n")
 	if version, err := exec.Command(tools.Viceroy, "--version").Output(); strings.HasPrefix(got, "HTTP/1.1 500 ") &&
 		semver.Compare("v"+strings.TrimPrefix(strings.TrimSpace(string(version)), "viceroy "), "v0.21.0") < 0 {
-		t.Skipf("%s (%v) does not tell the app: it answers by itself", version, err)
+		t.Skipf("%s (%v) does not tell the app that Fanout is not enabled, but answers by itself", version, err)
 	}
 	if !strings.HasPrefix(got, "HTTP/1.1 503 ") || !strings.Contains(got, "Service Unavailable\n") {
 		t.Errorf("got %q, want a plain 503", got)
@@ -87,12 +87,12 @@ func checkFailure(t *testing.T, p *project, id, status string) {
 	_, text, _ := strings.Cut(status, " ")
 	for _, want := range []string{"http/1.1 " + status + "\r\n", "\r\ncache-control: no-store\r\n", "\r\ncontent-type: text/plain", "\r\n" + text + "\n\r\n"} {
 		if !strings.Contains(got, strings.ToLower(want)) {
-			t.Errorf("got %q, want %q in it", got, want)
+			t.Errorf("got %q, want it to have %q", got, want)
 		}
 	}
 	for _, internal := range []string{"localhost", "127.0.0.1", "origin", "goroutine", "sdk"} {
 		if strings.Contains(got, internal) {
-			t.Errorf("got %q, which names %q", got, internal)
+			t.Errorf("got %q, which has the internal word %q", got, internal)
 		}
 	}
 }

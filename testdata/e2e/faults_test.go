@@ -25,10 +25,10 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// long has the tests of faults do more of the same, as `make load` does.
+// long makes the tests use more connections. `make load` sets it.
 var long = flag.Bool("long", false, "test faults with as many connections as make load")
 
-// firstByte is how long the origin may take to begin a response.
+// firstByte is the backend's timeout for the first byte of a response.
 const firstByte = 2 * time.Second
 
 func scale(short, longer int) int {
@@ -38,14 +38,14 @@ func scale(short, longer int) int {
 	return short
 }
 
-// TestFaults has things go wrong while connections are held.
+// TestFaults tests that held connections survive faults of the other parts.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	f := &faults{project: newProject(t), kinds: slices.Sorted(maps.Keys(heldBy()))}
+	f := &faults{project: newProject(t), kinds: slices.Sorted(maps.Keys(handedOff()))}
 	setBackend(t, f.project, "first_byte_timeout_ms", firstByte.Milliseconds())
 	f.startOrigin(t, clients.Origin)
 	t.Cleanup(func() { f.origin.Close() })
-	f.change(t, "not yet") // the CLI watches only files that are there when it starts
+	f.change(t, "not yet") // the CLI watches only files that exist when it starts
 	f.app = f.serve(t, "--watch")
 
 	t.Run("the origin dies", func(t *testing.T) { testOriginDies(t, f) })
@@ -60,12 +60,12 @@ func TestFaults(t *testing.T) {
 // faults is a project that is served while things go wrong.
 type faults struct {
 	*project
-	kinds  []clients.Kind // of the clients that are held, as the table has them
+	kinds  []clients.Kind // of the clients that the table hands off
 	app    *chain.Process
 	origin *http.Server
 }
 
-// startOrigin has the origin run; f.origin.Close ends it, and all its connections, as its death does.
+// startOrigin starts the origin. f.origin.Close ends it and all its connections at once, as if it had died.
 func (f *faults) startOrigin(t *testing.T, handler http.HandlerFunc) {
 	t.Helper()
 	l, err := net.Listen("tcp", f.Origin)
@@ -76,19 +76,19 @@ func (f *faults) startOrigin(t *testing.T, handler http.HandlerFunc) {
 	go f.origin.Serve(l)
 }
 
-// held are connections that are held open, on a channel of their own.
+// held has connections that are held open on one channel.
 type held struct {
 	*faults
 	channel string
 	clients []*clients.Client
 	last    int               // the number of the last message
-	want    []clients.Arrival // what each client must have got
+	want    []clients.Arrival // the messages that each client must have got
 }
 
 // open connects a client to the app, with a request that is handed off.
 func (f *faults) open(kind clients.Kind, channel string) (*clients.Client, error) {
-	row, header := heldBy()[kind], http.Header{}
-	if kind != clients.Socket { // whose client has that header by itself
+	row, header := handedOff()[kind], http.Header{}
+	if kind != clients.Socket { // the WebSocket client sends the table's header itself
 		row.AddTo(header)
 	}
 	return clients.Open(context.Background(), kind, f.addr, row.Target, channel, header)
@@ -98,14 +98,14 @@ func (f *faults) open(kind clients.Kind, channel string) (*clients.Client, error
 func (f *faults) hold(t *testing.T, n int) *held {
 	t.Helper()
 	if len(f.kinds) == 0 {
-		t.Skip("main.go hands off nothing that could be held")
+		t.Skip("main.go hands off no request that could be held")
 	}
 	h := &held{faults: f, channel: strings.ReplaceAll(t.Name()[len("TestFaults/"):], "_", "-")}
 	for i := range n * len(f.kinds) {
 		kind := f.kinds[i%len(f.kinds)]
 		c, err := f.open(kind, h.channel)
-		if err != nil { // Pushpin 1.36 itself answers one in some thousands with a 502
-			t.Logf("once more: %v", err)
+		if err != nil { // Pushpin 1.36 itself answers a few requests of many thousands with a 502
+			t.Logf("trying again: %v", err)
 			c, err = f.open(kind, h.channel)
 		}
 		if err != nil {
@@ -120,7 +120,7 @@ func (f *faults) hold(t *testing.T, n int) *held {
 	return h
 }
 
-// send publishes the nth message straight to the proxy: the origin may be dead.
+// send publishes the nth message directly to the proxy, because the origin may be down.
 func (h *held) send(n, padding int) error {
 	c, err := grip.ParseURL(h.GripURL(), "")
 	if err != nil {
@@ -129,8 +129,8 @@ func (h *held) send(n, padding int) error {
 	return c.Publish(context.Background(), clients.Message(h.channel, n, padding))
 }
 
-// check publishes messages with so many bytes of filling, and fails the test unless each client has got
-// each message once, in order and whole, up to now.
+// check publishes messages with padding extra bytes. It fails the test unless each client has got all messages so far,
+// once, in order and complete.
 func (h *held) check(t *testing.T, messages, padding int) {
 	t.Helper()
 	for range messages {
@@ -151,13 +151,13 @@ func (h *held) check(t *testing.T, messages, padding int) {
 			for first < min(len(got), len(h.want)) && got[first] == h.want[first] {
 				first++
 			}
-			t.Fatalf("client %d of %d (%s), connection error %v: %d of %d messages; the first %d are right, then come %+v",
+			t.Fatalf("client %d of %d (%s), connection error %v: %d of %d messages; the first %d are right, the next ones are %+v",
 				i+1, len(h.clients), c.Kind, c.Err(), len(got), len(h.want), first, got[first:min(len(got), first+5)])
 		}
 	}
 }
 
-// numbered returns the messages that the client has got, but for those that Settle sent.
+// numbered returns the messages that the client has got, without the messages 0 of Settle.
 func numbered(c *clients.Client) []clients.Arrival {
 	var got []clients.Arrival
 	for _, a := range c.Arrivals() {
@@ -168,14 +168,14 @@ func numbered(c *clients.Client) []clients.Arrival {
 	return got
 }
 
-// answers returns the status of the answer to a request that goes there. Where the table has none it is the
-// one that is wanted.
+// answers sends a request that goes to this place, and returns the status of the answer. If the table has no such
+// request, it returns want.
 func (f *faults) answers(t *testing.T, to string, want int) (int, error) {
 	t.Helper()
 	accept := map[string]func(handoffs.Row) bool{handoffs.Fanout: plain, handoffs.Origin: withBody}[to]
 	row, ok := table.Find(to, accept)
 	if !ok {
-		t.Logf("the table has no request that goes to %s: its answer is not tested", to)
+		t.Logf("the table has no request that goes to %s, so its answer is not tested", to)
 		return want, nil
 	}
 	resp, err := http.DefaultClient.Do(f.request(t, row, ""))
@@ -192,7 +192,7 @@ func (f *faults) wantAnswer(t *testing.T, to string, want int) {
 	}
 }
 
-// The origin dies, and comes back: what is held lives on, and is published to.
+// The origin dies, and comes back. The held connections stay open, and get the messages.
 func testOriginDies(t *testing.T, f *faults) {
 	h := f.hold(t, scale(10, 200))
 	f.origin.Close()
@@ -211,9 +211,9 @@ func testOriginDies(t *testing.T, f *faults) {
 	h.check(t, 3, 0)
 }
 
-// The origin takes requests and does not answer them: what is held lives on, and is published to. Whoever sent
-// what is forwarded gets a 502 in time (a 504 where the platform, unlike Viceroy, tells the app that it was a
-// timeout); Pushpin waits, for longer than this test does.
+// The origin accepts requests, but does not answer them. The held connections stay open, and get the messages. For a
+// forwarded request, the client gets a 502 after the timeout. (Fastly tells the app that this was a timeout, and then
+// it is a 504; Viceroy does not.) For a request that is handed off, Pushpin waits longer than this test.
 func testOriginHangs(t *testing.T, f *faults) {
 	h := f.hold(t, scale(10, 200))
 	f.origin.Close()
@@ -233,7 +233,7 @@ func testOriginHangs(t *testing.T, f *faults) {
 
 	close(goOn)
 	if err := <-got; err != nil {
-		t.Errorf("a request from before the origin went on: %v", err)
+		t.Errorf("a request that was sent while the origin hung: %v", err)
 	}
 	f.wantAnswer(t, handoffs.Origin, http.StatusOK)
 	f.wantAnswer(t, handoffs.Fanout, http.StatusOK)
@@ -247,7 +247,7 @@ func unless(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
-// Half of the clients go at once, with a reset or without a word: the others get everything.
+// Half of the clients disconnect at the same time, some with a reset. The other clients get all messages.
 func testHalfVanish(t *testing.T, f *faults) {
 	h := f.hold(t, scale(20, 500))
 	h.check(t, 3, 0)
@@ -255,7 +255,7 @@ func testHalfVanish(t *testing.T, f *faults) {
 	var leaving sync.WaitGroup
 	for i, c := range gone {
 		leave := c.Leave
-		if i%4 < 2 { // of both kinds
+		if i%4 < 2 { // some clients of both kinds
 			leave = c.Vanish
 		}
 		leaving.Go(leave)
@@ -266,13 +266,13 @@ func testHalfVanish(t *testing.T, f *faults) {
 	h.check(t, 3, 0)
 }
 
-// Clients that read nothing, while more is published to them than fits in between, do not stall those
-// that are on the same channel.
+// Some clients read nothing, and the messages for them fill all buffers. Other clients on the same channel still get
+// their messages.
 func testStalled(t *testing.T, f *faults) {
 	h := f.hold(t, scale(5, 200))
 	var stalled []net.Conn
 	for range scale(2, 10) {
-		for kind, row := range heldBy() {
+		for kind, row := range handedOff() {
 			request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: localhost\r\n%s", clients.WithChannel(clients.WithChannel(row.Target, "flood"), h.channel), headOf(row))
 			if kind == clients.Socket {
 				request += "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -292,16 +292,16 @@ func testStalled(t *testing.T, f *faults) {
 	}
 	h.check(t, 1, size)
 
-	// Had they not been stalled, all of it would be on its way to them.
+	// If these clients had not been stalled, they would now get all the data.
 	for _, conn := range stalled {
 		conn.SetDeadline(time.Now().Add(time.Second))
 		if n, err := io.Copy(io.Discard, conn); n >= messages*size {
-			t.Errorf("a client that had read nothing got %d bytes, %v: it was not stalled", n, err)
+			t.Errorf("a client that had read nothing got all %d bytes, %v: it was not stalled", n, err)
 		}
 	}
 }
 
-// readNothing sends a request, and reads no more of the response than the status.
+// readNothing sends a request, and reads only the status of the response.
 func (f *faults) readNothing(t *testing.T, request string) net.Conn {
 	t.Helper()
 	conn := f.dial(t)
@@ -315,13 +315,13 @@ func (f *faults) readNothing(t *testing.T, request string) net.Conn {
 	return conn
 }
 
-// Many clients connect and leave: no process keeps anything of them.
+// Many clients connect and disconnect. No process keeps memory or files for them.
 func testComeAndGo(t *testing.T, f *faults) {
 	if len(f.kinds) == 0 {
-		t.Skip("main.go hands off nothing that could be held")
+		t.Skip("main.go hands off no request that could be held")
 	}
 	cycles := scale(400, 10_000)
-	f.comeAndGo(t, cycles/10) // to get going
+	f.comeAndGo(t, cycles/10) // to warm up
 	before := f.usage(t)
 	f.comeAndGo(t, cycles/2)
 	half := f.settled(t, before)
@@ -330,15 +330,15 @@ func testComeAndGo(t *testing.T, f *faults) {
 		t.Logf("%s: memory %d KiB, then %d, then %d; files %d, then %d, then %d", name,
 			before[name].memory>>10, half[name].memory>>10, end.memory>>10, before[name].files, half[name].files, end.files)
 		if limit := half[name].memory*11/10 + 8<<20; end.memory > limit {
-			t.Errorf("%s has grown from %d to %d KiB in the second %d cycles: more than to %d", name, half[name].memory>>10, end.memory>>10, cycles/2, limit>>10)
+			t.Errorf("%s grew from %d to %d KiB in the second %d cycles; the limit is %d", name, half[name].memory>>10, end.memory>>10, cycles/2, limit>>10)
 		}
 	}
 }
 
-// comers are how many clients come and go at a time.
+// comers is the number of clients that connect and disconnect at the same time.
 const comers = 20
 
-// comeAndGo has clients connect and leave.
+// comeAndGo connects and disconnects clients.
 func (f *faults) comeAndGo(t *testing.T, cycles int) {
 	t.Helper()
 	var coming sync.WaitGroup
@@ -361,8 +361,8 @@ func (f *faults) comeAndGo(t *testing.T, cycles int) {
 	}
 	coming.Wait()
 	close(failed)
-	if len(failed) > cycles/100 { // Pushpin 1.36 itself answers one in some thousands with a 502
-		t.Errorf("%d of %d clients did not get in, the first for: %v", len(failed), cycles, <-failed)
+	if len(failed) > cycles/100 { // Pushpin 1.36 itself answers a few requests of many thousands with a 502
+		t.Errorf("%d of %d clients could not connect, the first because: %v", len(failed), cycles, <-failed)
 	}
 }
 
@@ -377,7 +377,7 @@ func (f *faults) processes() map[string]*process.Process {
 	return named
 }
 
-// used is what a process has in use.
+// used is what a process uses.
 type used struct {
 	memory uint64 // resident, in bytes
 	files  int32  // open
@@ -392,13 +392,13 @@ func (f *faults) usage(t *testing.T) map[string]used {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		files, _ := p.NumFDs() // not every system tells
+		files, _ := p.NumFDs() // not every system reports it
 		usage[name] = used{memory.RSS, files}
 	}
 	return usage
 }
 
-// settled returns the usage once no process has many more files open than before.
+// settled waits until no process has many more open files than before, and returns the usage.
 func (f *faults) settled(t *testing.T, before map[string]used) map[string]used {
 	t.Helper()
 	const more = 2 * comers // such as idle connections to the origin
@@ -413,19 +413,19 @@ func (f *faults) settled(t *testing.T, before map[string]used) map[string]used {
 			return usage
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("files are left open:%s", grown)
+			t.Fatalf("files stay open:%s", grown)
 		}
 	}
 }
 
-// A burst of ten times the requests that the origin takes at once: each gets an answer.
+// A burst of requests arrives, ten times as many as the origin handles at once. Each gets an answer.
 func testBurst(t *testing.T, f *faults) {
 	row, atOnce := forwarded(t), scale(10, 50)
 	places := make(chan struct{}, atOnce)
 	f.origin.Close()
 	f.startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		places <- struct{}{}
-		time.Sleep(20 * time.Millisecond) // the work
+		time.Sleep(20 * time.Millisecond) // the work of the origin
 		<-places
 		clients.Origin(w, r)
 	})
@@ -442,7 +442,7 @@ func testBurst(t *testing.T, f *faults) {
 			took := time.Since(began)
 			defer resp.Body.Close()
 			got, err := io.ReadAll(resp.Body)
-			// On a slow machine the last ones may take longer than the timeout.
+			// On a slow machine, the last requests may take longer than the timeout.
 			if late := resp.StatusCode == http.StatusBadGateway && took >= firstByte; err != nil || !late && (resp.StatusCode != http.StatusOK || string(got) != want) {
 				t.Errorf("%s: got %s, %q, %v", want, resp.Status, got, err)
 			}
@@ -452,7 +452,7 @@ func testBurst(t *testing.T, f *faults) {
 	f.wantAnswer(t, handoffs.Origin, http.StatusOK)
 }
 
-// change changes the app, in a file of its own.
+// change changes the app: it writes changed.go.
 func (f *faults) change(t *testing.T, content string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(f.dir, "changed.go"), []byte("package main\n\nfunc init() { println(\"changed:\", \""+content+"\") }\n"), 0o644); err != nil {
@@ -460,8 +460,8 @@ func (f *faults) change(t *testing.T, content string) {
 	}
 }
 
-// The app changes, and `fastly compute serve --watch` builds and starts it anew: the connections that
-// it had are cut, clients can come back, and nothing is left of the one before.
+// The app changes, and `fastly compute serve --watch` builds it and starts it again. The open connections end, clients
+// can connect again, and no process of the old app is left.
 func testRebuilt(t *testing.T, f *faults) {
 	h := f.hold(t, scale(10, 200))
 	old := f.processes()
@@ -472,7 +472,7 @@ func testRebuilt(t *testing.T, f *faults) {
 		select {
 		case <-c.Done():
 		case <-ctx.Done():
-			t.Fatal("a connection lives on")
+			t.Fatal("a connection stays open")
 		}
 	}
 	if _, err := f.app.WaitForListener(ctx, f.addr, old["viceroy"]); err != nil {
@@ -483,14 +483,14 @@ func testRebuilt(t *testing.T, f *faults) {
 	now := f.processes()
 	for name, p := range old {
 		if alive := chain.Alive(p); alive == (name == "viceroy") || now[name] == nil {
-			t.Errorf("%s, process %d from before, runs: %t", name, p.Pid, alive)
+			t.Errorf("%s, process %d from before the change: running is %t", name, p.Pid, alive)
 		}
 	}
 	if len(now) != len(old) {
-		t.Errorf("there are %d programs, and were %d", len(now), len(old))
+		t.Errorf("there are %d programs, and there were %d", len(now), len(old))
 	}
 
-	// It is stopped while it builds once more.
+	// Stop the CLI while it builds again.
 	f.change(t, "two")
 	for chain.Alive(now["viceroy"]) && ctx.Err() == nil {
 		time.Sleep(5 * time.Millisecond)
@@ -498,7 +498,7 @@ func testRebuilt(t *testing.T, f *faults) {
 	f.app.Stop()
 	for name, p := range now {
 		if chain.Alive(p) {
-			t.Errorf("%s, process %d, is left", name, p.Pid)
+			t.Errorf("%s, process %d, still runs", name, p.Pid)
 		}
 	}
 	waitFree(t, append(f.Addresses(), f.addr)...)

@@ -16,8 +16,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// TestForward runs the app, as it is, between raw sockets: what it hands off, what it forwards, and
-// what of it arrives.
+// TestForward runs the unchanged app between raw sockets. It tests which requests the app hands off, which it forwards,
+// and what arrives.
 func TestForward(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -32,7 +32,7 @@ func TestForward(t *testing.T) {
 	t.Run("origin down", func(t *testing.T) { testOriginDown(t, p, origin) })
 }
 
-// Each request of the table goes where it must, and loses nothing.
+// Each request of the table goes to the right place, and loses nothing.
 func testTable(t *testing.T, p *project, origin *rawOrigin) {
 	for _, row := range table {
 		for _, body := range []string{"", "a body"} {
@@ -50,7 +50,8 @@ func testTable(t *testing.T, p *project, origin *rawOrigin) {
 	}
 }
 
-// whereItWent fails the test if the request of the row went elsewhere: viaFanout, or the app answered it itself.
+// whereItWent checks that the row's request went to the right place. It returns the request. ok is false if the app
+// answered it itself; status is the status of the answer.
 func whereItWent(t *testing.T, row handoffs.Row, arrived <-chan rawRequest, status int) (rawRequest, bool) {
 	t.Helper()
 	select {
@@ -60,12 +61,12 @@ func whereItWent(t *testing.T, row handoffs.Row, arrived <-chan rawRequest, stat
 			to = handoffs.Fanout
 		}
 		if to != row.To {
-			t.Errorf("testdata/handoffs.txt:%d: %s: it must go to %s, and went to %s", row.Line, row, row.To, to)
+			t.Errorf("testdata/handoffs.txt:%d: %s: it must go to %s, but it went to %s", row.Line, row, row.To, to)
 		}
 		return got, true
-	default: // what the app passes on has arrived before there is an answer
+	default: // a request that the app sends on arrives before the client gets an answer
 		if strconv.Itoa(status) != row.To {
-			t.Errorf("testdata/handoffs.txt:%d: %s: it must go to %s, and the app answered it with status %d", row.Line, row, row.To, status)
+			t.Errorf("testdata/handoffs.txt:%d: %s: it must go to %s, but the app answered it with status %d", row.Line, row, row.To, status)
 		}
 		return rawRequest{}, false
 	}
@@ -131,7 +132,7 @@ func testWebSocketRow(t *testing.T, p *project, origin *rawOrigin, row handoffs.
 	}
 }
 
-// What is no valid URI for net/url reaches the origin all the same, handed off or not.
+// Targets that net/url does not accept reach the origin too, both handed off and forwarded.
 func testTargets(t *testing.T, p *project, origin *rawOrigin) {
 	for to, targets := range map[string][]string{
 		handoffs.Origin: {"/%zz", "/50%off", "/%", "/a?q=%zz&r=;%", "/%zz?q=100%", "/%zz?", "/a%2Fb%2f//c/../d/?", "/[a]{b}|'!$&()*,=:@", "//host/path"},
@@ -149,9 +150,9 @@ func testTargets(t *testing.T, p *project, origin *rawOrigin) {
 						t.Fatalf("response %q", response)
 					}
 					got := await(t, arrived)
-					// The Pushpin of Debian 12 mends a bad escape on its way to the origin.
-					mended := strings.NewReplacer("/%zz", "/%25zz", "/50%off", "/50%25off").Replace(target)
-					if got.target != target && !(got.viaFanout() && got.target == mended) {
+					// The Pushpin of Debian 12 corrects a bad escape in the request to the origin.
+					corrected := strings.NewReplacer("/%zz", "/%25zz", "/50%off", "/50%25off").Replace(target)
+					if got.target != target && !(got.viaFanout() && got.target == corrected) {
 						t.Errorf("target %q arrived, want %q", got.target, target)
 					}
 				})
@@ -160,7 +161,7 @@ func testTargets(t *testing.T, p *project, origin *rawOrigin) {
 	}
 }
 
-// A response keeps the framing that the origin gave it, so that one that was cut short looks it.
+// A response keeps the origin's framing, so a client can see that a response was cut short.
 func testResponses(t *testing.T, p *project, origin *rawOrigin) {
 	tests := []struct {
 		name, response string
@@ -185,7 +186,7 @@ func testResponses(t *testing.T, p *project, origin *rawOrigin) {
 	}
 }
 
-// An origin that would switch protocols, as one that speaks h2c does, answers normally: it is not asked to.
+// An origin that can switch protocols, for example to h2c, answers normally, because the app does not ask it to switch.
 func testUpgrade(t *testing.T, p *project, origin *rawOrigin) {
 	var arrived <-chan rawRequest
 	arrived = origin.expectFunc(t.Name(), func(conn net.Conn) {
@@ -203,11 +204,11 @@ func testUpgrade(t *testing.T, p *project, origin *rawOrigin) {
 
 	origin.expect("unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
 	if got := p.roundTrip(t, postFor(t, "unasked")); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
-		t.Errorf("for a 101 that nobody asked for, got %q", got)
+		t.Errorf("for a 101 without a request for it, got %q", got)
 	}
 }
 
-// Each side gets the first bytes of a body while the other has yet to send the rest.
+// Each side gets the first bytes of a body before the other side sends the rest.
 func testStreaming(t *testing.T, p *project, origin *rawOrigin) {
 	row := forwarded(t)
 	head := row.Method + " " + row.Target + " HTTP/1.1\r\nHost: example.com\r\n" + headOf(row) + "X-Test: %s\r\nConnection: close\r\n"
@@ -229,7 +230,7 @@ func testStreaming(t *testing.T, p *project, origin *rawOrigin) {
 		}
 		first := make([]byte, 5)
 		if _, err := io.ReadFull(resp.Body, first); err != nil || string(first) != "first" {
-			t.Fatalf("got %q, %v while the origin has yet to send the rest", first, err)
+			t.Fatalf("got %q, %v before the origin sent the rest", first, err)
 		}
 		close(clientHasFirst)
 		if rest, err := io.ReadAll(resp.Body); err != nil || string(rest) != " later" {
@@ -243,10 +244,10 @@ func testStreaming(t *testing.T, p *project, origin *rawOrigin) {
 		select {
 		case id := <-origin.began:
 			if id != t.Name() {
-				t.Fatalf("the body of %q began", id)
+				t.Fatalf("got the body of %q", id)
 			}
 		case <-time.After(patience):
-			t.Fatal("nothing of the body arrives while the client has yet to send the rest")
+			t.Fatal("no part of the body arrives before the client sends the rest")
 		}
 		io.WriteString(conn, "6\r\n later\r\n0\r\n\r\n")
 		if got := await(t, arrived); got.body != "first later" {
@@ -255,7 +256,7 @@ func testStreaming(t *testing.T, p *project, origin *rawOrigin) {
 	})
 }
 
-// An origin that is down is a 502, whoever answers with it, without a word on where it would be.
+// If the origin is down, the client gets a 502, from the app or from Pushpin. It does not have the origin's address.
 func testOriginDown(t *testing.T, p *project, origin *rawOrigin) {
 	origin.l.Close()
 	for _, row := range table {

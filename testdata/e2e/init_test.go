@@ -11,16 +11,16 @@ import (
 	"testing"
 )
 
-// inside names the variable that is set in the tests that TestInit runs.
+// inside is the name of a variable that is set for the tests that TestInit runs.
 const inside = "FANOUT_FORWARD_INSIDE_TEST_INIT"
 
-// TestInit begins a project, by the URL of the kit, and makes it the user's own: it gets a condition, with the
-// table for it, another module name, and an empty README. Every test must pass there. From that project the
-// next one begins, by its path. Each is all of the one before and nothing else, though there was work in it.
+// TestInit makes a project from the kit's URL. Then it changes the project, as a user does: a condition with its table, a
+// module name, and an empty README. All tests must pass there. From that project, by its path, TestInit makes another
+// one. Each new project has exactly the committed files of the one before, although other files were made there.
 func TestInit(t *testing.T) {
 	needsDefault(t)
 	if os.Getenv(inside) != "" {
-		t.Fatal("this test ran itself, for ever: make passed no ARGS on to go test")
+		t.Fatal("this test ran itself again: make did not pass ARGS to go test")
 	}
 	t.Parallel()
 	p := newProject(t)
@@ -42,7 +42,7 @@ func TestInit(t *testing.T) {
 	t.Run("a wrong table", func(t *testing.T) { testWrongTable(t, p) })
 	t.Run("make demo", func(t *testing.T) { testNewDemo(t, p) })
 	if left := git(t, p.dir, "status", "--porcelain"); len(left) > 0 {
-		t.Errorf(".gitignore lacks what the commands left: %q", left)
+		t.Errorf(".gitignore does not have these files, which the commands left: %q", left)
 	}
 
 	kit, next := filepath.Join(t.TempDir(), "kit"), filepath.Join(t.TempDir(), "Another äpp")
@@ -55,7 +55,7 @@ func TestInit(t *testing.T) {
 	checkNew(t, next, "Another äpp", committed(t, p.dir))
 }
 
-// TestMinimal deletes what README.md says may be deleted: what is left is built, served and tested all the same.
+// TestMinimal deletes all files that README.md says you may delete. The remaining project still builds, serves and tests.
 func TestMinimal(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -96,8 +96,8 @@ func checkNew(t *testing.T, dir, name string, want []string) {
 	}
 }
 
-// All of make test runs in the new project: in CI, or with -long. Elsewhere, which should take no longer than a
-// person waits, only a few of the end-to-end tests do.
+// In CI, or with -long, this runs the complete make test in the new project. Elsewhere it runs only a few of the
+// end-to-end tests, because a person waits for them.
 func testNewTests(t *testing.T, p *project) {
 	args := "ARGS=-run='TestForward|TestNoBackend|TestDeploy'"
 	if *long || os.Getenv("CI") != "" {
@@ -108,7 +108,7 @@ func testNewTests(t *testing.T, p *project) {
 	for _, want := range []string{
 		`staticcheck \./\.\.\.`,
 		`✓  \. \(`,
-		`✓  e2e \(`, // else, if no test was run: ∅  e2e
+		`✓  e2e \(`, // if no test runs, this line is: ∅  e2e
 		`\n[0-9]+ tests passed, 0 failed, `,
 	} {
 		if log := p.log.String()[before:]; !regexp.MustCompile(want).MatchString(log) {
@@ -117,7 +117,7 @@ func testNewTests(t *testing.T, p *project) {
 	}
 }
 
-// A table that does not say what main.go does fails with its line, what it says and what happened.
+// If the table is wrong, the test fails. Its message has the line's number, the line, and where the request went.
 func testWrongTable(t *testing.T, p *project) {
 	content, err := os.ReadFile(filepath.Join(p.dir, "testdata/handoffs.txt"))
 	if err != nil {
@@ -160,7 +160,7 @@ func files(t *testing.T, dir string) (files []string) {
 	return files
 }
 
-// committed lists the files that are in the repository of dir, sorted.
+// committed lists the files in the git repository of dir, sorted.
 func committed(t *testing.T, dir string) []string {
 	t.Helper()
 	files := git(t, dir, "ls-files")

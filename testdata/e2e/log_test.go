@@ -18,7 +18,7 @@ import (
 type logBuffer struct {
 	mu     sync.Mutex
 	buf    bytes.Buffer
-	waited int // where what was waited for last ends
+	waited int // the end of the last match
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
@@ -33,7 +33,7 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
-// find finds the pattern after what was waited for before.
+// find looks for the pattern after the last match.
 func (b *logBuffer) find(pattern *regexp.Regexp) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -45,8 +45,8 @@ func (b *logBuffer) find(pattern *regexp.Regexp) bool {
 	return true
 }
 
-// wait waits until something is printed that matches the pattern, after what was waited for before: it
-// is no old line. It fails the test after that time, or at once if by then, the process that prints it, has
+// wait waits for output that matches the pattern. It looks only after the last match, so it does not find an old line.
+// It fails the test after the time within, or at once if by then, the process that prints it, has
 // ended; by may be nil.
 func (b *logBuffer) wait(t *testing.T, pattern string, by *chain.Process, within time.Duration) {
 	t.Helper()
@@ -59,18 +59,18 @@ func (b *logBuffer) wait(t *testing.T, pattern string, by *chain.Process, within
 		select {
 		case <-ended:
 			if !b.find(matches) {
-				t.Fatalf("%v; it did not print %s, but at last\n%s", by.Err(), pattern, tail(b.String(), 20))
+				t.Fatalf("%v; it did not print %s; its last lines are\n%s", by.Err(), pattern, tail(b.String(), 20))
 			}
 			return
 		case <-time.After(20 * time.Millisecond):
 			if time.Now().After(deadline) {
-				t.Fatalf("nobody printed %s, but at last\n%s", pattern, tail(b.String(), 20))
+				t.Fatalf("no process printed %s; the last lines are\n%s", pattern, tail(b.String(), 20))
 			}
 		}
 	}
 }
 
-// tail returns the last lines of the text, at most n, each of at most 500 bytes.
+// tail returns the last lines of the text, at most n lines, and at most 500 bytes of each.
 func tail(text string, n int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	lines = lines[max(0, len(lines)-n):]
@@ -82,11 +82,11 @@ func tail(text string, n int) string {
 	return strings.Join(lines, "\n")
 }
 
-// alarming is what is worth reading of a log in any case.
+// alarming matches the lines of a log that a reader should always see.
 var alarming = regexp.MustCompile(`(?m)^.*(WARN[ \]]|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
 
-// report shows what matters of the logs of a test that has failed, and keeps all of them in testdata/_artifacts.
-// It is not T.ArtifactDir: the line that this prints hides, in gotestsum's output, what the test said before.
+// report prints the important lines of the logs of a failed test, and stores the logs in testdata/_artifacts. It does not
+// use T.ArtifactDir: that prints a line which hides the test's earlier messages in gotestsum's output.
 func (p *project) report(t *testing.T) {
 	dir, err := filepath.Abs(filepath.Join("../_artifacts", strings.ReplaceAll(t.Name(), "/", "-")))
 	if err == nil {
@@ -107,7 +107,7 @@ func (p *project) report(t *testing.T) {
 			t.Log(err)
 		}
 		if found := alarming.FindAllString(log, -1); found != nil {
-			fmt.Fprintf(&report, "\n%s has %d lines that warn, the last of them\n%s\n", name, len(found), tail(strings.Join(found, "\n"), 5))
+			fmt.Fprintf(&report, "\n%s has %d warnings; the last ones are\n%s\n", name, len(found), tail(strings.Join(found, "\n"), 5))
 		}
 	}
 	t.Logf("the logs are in %s\n%s\nall.log ends with\n%s", dir, &report, tail(logs["all.log"], 20))

@@ -15,11 +15,11 @@ import (
 	"github.com/coder/websocket"
 )
 
-// A message is published every 20 ms, from before the first subscription to the channel on. Clients
-// of every kind come while that goes on, about a second of it being the time when Pushpin asks the
-// origin again for all that it holds. Those of a kind that knows where it is come, leave as soon as they
-// do, and then after every few messages, and come back. Each must end up with every message from its
-// first on, once, and in order.
+// This test publishes a message every 20 ms. It begins before the first subscription to the channel. Clients of every
+// kind connect during this time. About a second after the first subscription, Pushpin sends all the requests that it
+// holds to the origin again. Clients that know the id of their last message also disconnect, at once and then after a
+// few messages, and connect again. In the end, each client must have every message from its first one on, once and in
+// order.
 func testNothingLost(t *testing.T, p *project) {
 	const messages = 200
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
@@ -47,7 +47,7 @@ func testNothingLost(t *testing.T, p *project) {
 	for i := range clients {
 		for kind, follow := range kinds {
 			go func() {
-				time.Sleep(time.Duration(i) * 300 * time.Millisecond) // they come one after the other
+				time.Sleep(time.Duration(i) * 300 * time.Millisecond) // they connect one after another
 				texts := make(chan string)
 				go func() {
 					defer close(texts)
@@ -69,7 +69,7 @@ func testNothingLost(t *testing.T, p *project) {
 	}
 }
 
-// publishNumbers publishes the numbers up to last, and then "end". It closes started after some.
+// publishNumbers publishes the numbers up to last, and then "end". It closes started after the first few.
 func publishNumbers(ctx context.Context, p *project, last int, started chan<- struct{}) error {
 	for i := 1; i <= last+1; i++ {
 		text := strconv.Itoa(i)
@@ -91,13 +91,12 @@ func publishNumbers(ctx context.Context, p *project, last int, started chan<- st
 		if i == 5 {
 			close(started)
 		}
-		time.Sleep(20 * time.Millisecond) // the rate, not a wait
+		time.Sleep(20 * time.Millisecond) // this sets the rate; it does not wait for anything
 	}
 	return nil
 }
 
-// inOrder returns an error unless the texts are numbers, each one more than the one before it, up to
-// the last, and then "end".
+// inOrder checks the texts. They must be consecutive numbers up to the last one, and then "end".
 func inOrder(ctx context.Context, texts <-chan string, last int) error {
 	previous := 0
 	for {
@@ -115,7 +114,7 @@ func inOrder(ctx context.Context, texts <-chan string, last int) error {
 			}
 			previous = n
 		case <-ctx.Done():
-			return fmt.Errorf("nothing came after %d", previous)
+			return fmt.Errorf("no message came after %d", previous)
 		}
 	}
 }
@@ -150,18 +149,18 @@ func followLines(ctx context.Context, url string, take func(line string) error) 
 
 func followStream(ctx context.Context, p *project, texts chan<- string) error {
 	return followLines(ctx, p.url("/stream?channel=lost"), func(line string) error {
-		if line == "stream open" || line == "" { // the empty one is a keep-alive
+		if line == "stream open" || line == "" { // an empty line is a keep-alive
 			return nil
 		}
 		return send(ctx, texts, line)
 	})
 }
 
-// errLeft is that a client has left, to come back.
+// errLeft says that a client has disconnected, and will connect again.
 var errLeft = errors.New("left")
 
-// comeBack has a client connect again and again, from the id of the last message that it has. It leaves
-// at once, and from then on after every tenth message.
+// comeBack connects a client again and again. Each time the client sends the id of its last message. It disconnects at
+// once the first time, and then after every tenth message.
 func comeBack(connect func(last *string, leave func() error) error) error {
 	var last string
 	for taken := 0; ; taken = 0 {
@@ -225,8 +224,8 @@ func followPoll(ctx context.Context, p *project, texts chan<- string) error {
 	}
 }
 
-// followSocket does what the page does: it asks for what comes after its last message once it is
-// connected, and when the next one does not follow it.
+// followSocket does the same as the page. It asks for the messages after its last one when it is connected, and when a
+// message does not follow the last one.
 func followSocket(ctx context.Context, p *project, texts chan<- string) error {
 	seen := map[string]bool{}
 	return comeBack(func(last *string, leave func() error) error {
@@ -235,7 +234,7 @@ func followSocket(ctx context.Context, p *project, texts chan<- string) error {
 			return err
 		}
 		defer conn.CloseNow()
-		var early []message // what came before the origin said where to start
+		var early []message // messages that came before the origin's first answer
 		ask := func() error {
 			return conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"after":%q}`, *last))
 		}

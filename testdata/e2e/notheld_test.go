@@ -8,19 +8,19 @@ import (
 	"testing"
 )
 
-// TestGetForwarded says what of a GET or a HEAD arrives that is not handed off, as README.md recommends
-// for what Fanout need not hold: it goes the way of a POST, and the response is the origin's, as it is.
+// TestGetForwarded tests GET and HEAD requests that are not handed off. README.md recommends that for requests that
+// Fanout does not need to hold. They arrive like a POST, and the client gets the origin's response unchanged.
 func TestGetForwarded(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	withCondition(t, p, "\t\tuseFanout = false\n")
 	app := serveAppAlone(t, p)
 	tests := []struct {
-		name, method, request string // the request's headers
+		name, method, request string // request has the request's headers
 		status                int
-		headers, body         string // of the response, as sent
-		framing               string // the header that it gets, where it has none
-		cut                   bool   // the client can tell that the body is not whole
+		headers, body         string // of the response, as the origin sends them
+		framing               string // the framing header that the client gets, if the origin sends none
+		cut                   bool   // the client must see that the body is incomplete
 	}{
 		{name: "200", method: "GET", status: 200, headers: "Content-Length: 5\r\nCache-Control: max-age=60\r\n", body: "hello"},
 		{name: "200 in chunks", method: "GET", status: 200, headers: "Transfer-Encoding: chunked\r\n", body: "5\r\nhello\r\n0\r\n\r\n"},
@@ -61,10 +61,10 @@ func TestGetForwarded(t *testing.T) {
 			}
 			body := strings.NewReplacer("5\r\nhello\r\n", "hello", "0\r\n\r\n", "").Replace(tt.body)
 			if tt.cut && strings.HasPrefix(body, got.body) {
-				body = got.body // the end may overtake what was sent before it
+				body = got.body // the error may arrive before the last data
 			}
 			if got.body != body || (got.err != nil) != tt.cut {
-				t.Errorf("the body is %q, %v; want %q, and to see it cut short: %t", got.body, got.err, body, tt.cut)
+				t.Errorf("the body is %q, %v; want %q, and an error for a cut body: %t", got.body, got.err, body, tt.cut)
 			}
 		})
 	}

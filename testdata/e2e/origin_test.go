@@ -18,18 +18,18 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// rawOrigin is an origin at the level of bytes. It shows each request just as it arrived, which
-// net/http's server would not (it refuses /%zz, for one), and answers with just the bytes that the
-// test wants, malformed ones too.
+// rawOrigin is an origin that reads and writes bytes. It returns each request exactly as it arrived. The server of
+// net/http cannot do that; for example, it refuses /%zz. It answers with exactly the bytes of the test, which may be
+// malformed.
 type rawOrigin struct {
 	l net.Listener
-	// began gets the X-Test of each request with a chunked body when the first of it has arrived.
+	// began gets the X-Test of each request with a chunked body, when the first bytes of the body have arrived.
 	began chan string
 	mu    sync.Mutex
 	by    map[string]exchange // by the header X-Test
 }
 
-// exchange is what a test expects of the origin: one request, and what to answer.
+// exchange is one request that a test expects at the origin, with the answer.
 type exchange struct {
 	answer  func(net.Conn)
 	arrived chan rawRequest
@@ -41,7 +41,7 @@ type rawRequest struct {
 	body           string
 }
 
-// localGrip has the key that the CLI has Pushpin sign with.
+// localGrip has the key of Pushpin's signatures. The CLI sets this key.
 var localGrip = func() *grip.Config {
 	c, err := grip.ParseURL(chain.Manifest{}.GripURL(), "")
 	if err != nil {
@@ -50,7 +50,7 @@ var localGrip = func() *grip.Config {
 	return c
 }()
 
-// viaFanout reports whether the request has Pushpin's signature, which the CLI has it make.
+// viaFanout reports whether the request has a valid signature of Pushpin.
 func (r rawRequest) viaFanout() bool {
 	return localGrip.Verify(&http.Request{Header: http.Header(r.header)}) == nil
 }
@@ -79,8 +79,8 @@ func startRawOrigin(t *testing.T, addr string) *rawOrigin {
 	return o
 }
 
-// expect has the origin answer the one request with the header X-Test: id, with a response whose
-// bytes are given, and returns where that request will arrive.
+// expect tells the origin to answer one request, the one with the header X-Test: id, with these bytes. The channel gets
+// the request when it arrives.
 func (o *rawOrigin) expect(id, response string) <-chan rawRequest {
 	return o.expectFunc(id, func(conn net.Conn) { io.WriteString(conn, response) })
 }
@@ -99,7 +99,7 @@ func (o *rawOrigin) serve(t *testing.T, conn net.Conn) {
 	conn.SetDeadline(time.Now().Add(patience))
 	req, err := readRequest(bufio.NewReader(conn), o.began)
 	if err != nil {
-		return // Viceroy's look at whether the backend is up, or a client that left
+		return // Viceroy checks that the backend is up, or a client has disconnected
 	}
 	id := req.header.Get("X-Test")
 	o.mu.Lock()
@@ -107,7 +107,7 @@ func (o *rawOrigin) serve(t *testing.T, conn net.Conn) {
 	delete(o.by, id)
 	o.mu.Unlock()
 	if !ok {
-		if id != "" && req.header.Get("Content-Type") != grip.EventsType { // what comes after an accepted OPEN
+		if id != "" && req.header.Get("Content-Type") != grip.EventsType { // these are the events after an accepted OPEN
 			t.Errorf("the origin got an unexpected request: %+v", req)
 		}
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -146,7 +146,7 @@ func readRequest(r *bufio.Reader, began chan<- string) (rawRequest, error) {
 	return rawRequest{method, target, header, string(content)}, err
 }
 
-// await returns the request that arrives, or fails the test.
+// await returns the request when it arrives, or fails the test.
 func await(t *testing.T, arrived <-chan rawRequest) rawRequest {
 	t.Helper()
 	select {
@@ -158,7 +158,7 @@ func await(t *testing.T, arrived <-chan rawRequest) rawRequest {
 	}
 }
 
-// dial opens a connection to the app, for a request at the level of bytes.
+// dial opens a connection to the app, to send the bytes of a request.
 func (p *project) dial(t *testing.T) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.addr)
@@ -170,8 +170,7 @@ func (p *project) dial(t *testing.T) net.Conn {
 	return conn
 }
 
-// roundTrip sends the bytes of a request, and returns the bytes of the response, until the app
-// closes the connection.
+// roundTrip sends the bytes of a request. It returns the bytes of the response, until the app closes the connection.
 func (p *project) roundTrip(t *testing.T, request string) string {
 	t.Helper()
 	conn := p.dial(t)

@@ -32,7 +32,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// TestOrigins runs each origin in another language with `make demo ORIGIN=`, and tries what it invites to.
+// TestOrigins runs each of the origins in other languages with `make demo ORIGIN=`, and tries the printed commands.
 func TestOrigins(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
@@ -51,10 +51,10 @@ func TestOrigins(t *testing.T) {
 				}
 				t.Skipf("an origin is NOT TESTED: %v", err)
 			}
-			p.log = &logBuffer{} // the invitation of the demo before is in it
+			p.log = &logBuffer{} // the old log has the invitation of the demo before
 			demo := startDemo(t, p, append(arguments, "ORIGIN="+dir)...)
 			defer demo.Stop()
-			arguments = []string{"ARGS=--skip-build"} // it is the same app
+			arguments = []string{"ARGS=--skip-build"} // the app has not changed
 			t.Run("messages", func(t *testing.T) { testOriginMessages(t, p) })
 			t.Run("echo", func(t *testing.T) { testOriginEcho(t, p) })
 			t.Run("refusals", func(t *testing.T) { testOriginRefusals(t, p) })
@@ -113,7 +113,7 @@ func testOriginMessages(t *testing.T, p *project) {
 		ctx, cancel := context.WithCancel(withPatience(t))
 		got := make(chan string, 100)
 		connect(ctx, got)
-		// Again and again: these origins keep nothing for a client whose subscription is still on its way.
+		// Publish again and again: these origins store nothing for a client whose subscription has not started yet.
 		for published := false; !published; {
 			if status, answer := post(t, p.url("/publish"), text); status != http.StatusOK || answer != "published\n" {
 				t.Fatalf("publish: status %d, %s", status, answer)
@@ -126,14 +126,14 @@ func testOriginMessages(t *testing.T, p *project) {
 				published = true
 			case <-time.After(300 * time.Millisecond):
 			case <-ctx.Done():
-				t.Fatalf("%s: what is published does not arrive", name)
+				t.Fatalf("%s: no published message arrives", name)
 			}
 		}
 		cancel()
 	}
 }
 
-// A WebSocket echoes text and binary, whatever is in it, and closes as it is asked to.
+// A WebSocket echoes text and binary messages with any content, and closes with the client's code.
 func testOriginEcho(t *testing.T, p *project) {
 	ctx := withPatience(t)
 	conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/socket?channel=echo", nil)
@@ -146,7 +146,7 @@ func testOriginEcho(t *testing.T, p *project) {
 		message string
 	}{
 		{websocket.MessageText, "hello"},
-		{websocket.MessageText, `c:{"type":"detach"}`}, // to the proxy, if the origin sent it as it is
+		{websocket.MessageText, `c:{"type":"detach"}`}, // a control message for the proxy, if the origin sent it without a prefix
 		{websocket.MessageText, "wörld ☃"},
 		{websocket.MessageText, ""},
 		{websocket.MessageBinary, "\x00\xff\r\n"},
@@ -164,7 +164,7 @@ func testOriginEcho(t *testing.T, p *project) {
 	}
 }
 
-// Connections are held for the proxy alone, and pages of other sites do not publish.
+// The origin holds only requests from the proxy, and pages of other sites cannot publish.
 func testOriginRefusals(t *testing.T, p *project) {
 	key := []byte("viceroy_dev_signing_key_dont_use_in_production")
 	for name, sig := range map[string]string{
@@ -207,15 +207,15 @@ func testOriginRefusals(t *testing.T, p *project) {
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden {
-		t.Errorf("published by a page: %s", resp.Status)
+		t.Errorf("a page published and got %s", resp.Status)
 	}
 }
 
-// What is published shows on the origin's page in a browser.
+// The origin's page in a browser shows the published messages.
 func testOriginBrowser(t *testing.T, p *project) {
 	path, err := toolchain.Browser(t.Context(), io.Discard)
 	if err != nil {
-		t.Skip(err) // TestPage says so, and fails in CI
+		t.Skip(err) // TestPage reports this, and fails in CI
 	}
 	ctx := newBrowser(t, path)
 	if err := chromedp.Do(ctx, chromedp.Navigate(p.url("/"))); err != nil {
@@ -234,7 +234,7 @@ func testOriginBrowser(t *testing.T, p *project) {
 	}
 }
 
-// startOrigin runs an origin that has been installed, on a port of its own, with this GRIP_URL.
+// startOrigin starts an installed origin on a free port, with this GRIP_URL.
 func startOrigin(t *testing.T, origin origins.Origin, gripURL string, out io.Writer) (process *chain.Process, addr string) {
 	t.Helper()
 	cmd, err := origin.Install(t.Context(), out)
@@ -252,8 +252,8 @@ func startOrigin(t *testing.T, origin origins.Origin, gripURL string, out io.Wri
 	return process, addr
 }
 
-// Behind Fanout the signature is made with a private key, and a token is needed to publish. What goes
-// wrong there is said in one line, without the token.
+// Fanout signs with a private key, and publishing needs a token. If publishing fails, the origin logs one line, without
+// the token.
 func testOriginProduction(t *testing.T, p *project, origin origins.Origin) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -281,14 +281,14 @@ func testOriginProduction(t *testing.T, p *project, origin origins.Origin) {
 
 	sig := sign(t, jwt.SigningMethodES256, private, "fastly:ID", time.Minute)
 	if resp := signed(t, "GET", "http://"+addr+"/events", sig, "", ""); resp.StatusCode != 200 || resp.Header.Get(grip.HeaderHold) != "stream" {
-		t.Errorf("signed by Fanout: %s", resp.Status)
+		t.Errorf("signed by Fanout: got %s", resp.Status)
 	}
 	for _, sig := range []string{
-		sign(t, jwt.SigningMethodHS256, public, "fastly:ID", time.Minute), // the public key for a secret
+		sign(t, jwt.SigningMethodHS256, public, "fastly:ID", time.Minute), // signed with the public key as a secret
 		sign(t, jwt.SigningMethodES256, private, "fastly:ANOTHER", time.Minute),
 	} {
 		if resp := signed(t, "GET", "http://"+addr+"/events", sig, "", ""); resp.StatusCode == 200 || resp.Header.Get(grip.HeaderHold) != "" {
-			t.Errorf("signed otherwise: %s", resp.Status)
+			t.Errorf("with a wrong signature: got %s", resp.Status)
 		}
 	}
 
@@ -296,7 +296,7 @@ func testOriginProduction(t *testing.T, p *project, origin origins.Origin) {
 		t.Errorf("publish: status %d", code)
 	}
 	if got := <-requests; got != "POST /service/ID/publish/ Bearer TOKEN" {
-		t.Errorf("it published with %s", got)
+		t.Errorf("the publish request was %s", got)
 	}
 	const advice = "check GRIP_URL and its key, and that the proxy runs"
 	status.Store(http.StatusUnauthorized)
@@ -310,11 +310,11 @@ func testOriginProduction(t *testing.T, p *project, origin origins.Origin) {
 	}
 	out.wait(t, "(fetch failed|Max retries exceeded).*"+advice, process, patience)
 	if log := out.String(); strings.Contains(log, "TOKEN") || strings.Count(log, "\n") > 3 {
-		t.Errorf("it logs\n%s", log)
+		t.Errorf("the log is\n%s", log)
 	}
 }
 
-// A GRIP_URL with which nothing would be checked, or that is none, ends the origin at once.
+// If GRIP_URL is not valid, or has no key to check signatures, the origin ends at once.
 func testOriginGripURL(t *testing.T, p *project, origin origins.Origin) {
 	for _, gripURL := range []string{"", "SECRET", "http://localhost:SECRET/?verify-key=SECRET", "http://localhost:5561/?key=SECRET"} {
 		out := &logBuffer{}
@@ -322,16 +322,16 @@ func testOriginGripURL(t *testing.T, p *project, origin origins.Origin) {
 		select {
 		case <-process.Done():
 		case <-time.After(patience):
-			t.Errorf("it runs with the GRIP_URL %q", gripURL)
+			t.Errorf("the origin runs with the GRIP_URL %q", gripURL)
 			continue
 		}
 		if got := out.String(); !strings.HasPrefix(got, "GRIP_URL must be ") || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
-			t.Errorf("with the GRIP_URL %q it says\n%s", gripURL, got)
+			t.Errorf("with the GRIP_URL %q the origin prints\n%s", gripURL, got)
 		}
 	}
 }
 
-// writeOrigin makes an origin's directory, whose path has what trips up careless programs.
+// writeOrigin makes an origin's directory. Its path has characters that a careless program does not handle.
 func writeOrigin(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "my örigin's")
@@ -346,8 +346,8 @@ func writeOrigin(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// TestOriginInstall has what an origin needs installed once, and again when its lock file changes; the
-// command then starts it.
+// TestOriginInstall installs the libraries of an origin. They are installed once, and again when the lock file changes.
+// Then the command starts the origin.
 func TestOriginInstall(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -372,7 +372,7 @@ func TestOriginInstall(t *testing.T) {
 				if os.Getenv("CI") != "" {
 					t.Fatal(err)
 				}
-				t.Skipf("NOT TESTED: %v", err) // `make e2e` says so loudly
+				t.Skipf("NOT TESTED: %v", err) // `make e2e` prints this too
 			}
 			install := func(installs bool) {
 				t.Helper()
@@ -382,7 +382,7 @@ func TestOriginInstall(t *testing.T) {
 					t.Fatalf("%v\n%s", err, &progress)
 				}
 				if (progress.Len() > 0) != installs {
-					t.Errorf("installs: %t; it says %q", installs, &progress)
+					t.Errorf("must it install: %t; it printed %q", installs, &progress)
 				}
 				if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "started" {
 					t.Errorf("%s: %v, %s", cmd, err, out)
@@ -409,11 +409,11 @@ func TestOriginInstall(t *testing.T) {
 	}
 }
 
-// An installation that fails is not taken for one that is there.
+// After a failed installation, the next Install tries again.
 func TestOriginInstallFails(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skip(err) // TestOriginInstall fails for it in CI
+		t.Skip(err) // in CI, TestOriginInstall fails because of this
 	}
 	dir := writeOrigin(t, map[string]string{"package.json": `{"scripts": {"start": "node main.js"}}`, "package-lock.json": "no JSON"})
 	origin, err := origins.Find(t.Context(), dir)

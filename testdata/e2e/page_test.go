@@ -12,11 +12,11 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// picture is the README's picture of the page. `PICTURE=1 make e2e` takes it anew.
+// picture is the README's picture of the page. `PICTURE=1 make e2e` makes it again.
 const picture = "../page.png"
 
-// TestPage opens the live page in a real browser: publishes from it, sees the message in all three
-// panes, drops each connection, and sees it come back with what it missed.
+// TestPage opens the live page in a real browser. It publishes there, and checks that all three panes show the message.
+// It drops each connection, and checks that it comes back with the missed messages.
 func TestPage(t *testing.T) {
 	needsDefault(t)
 	path, err := toolchain.Browser(t.Context(), io.Discard)
@@ -43,7 +43,7 @@ func TestPage(t *testing.T) {
 			run(pane+" connects", chromedp.WaitVisible(chromedp.CSS(`#`+pane+`[data-state="connected"]`)))
 		}
 	}
-	// shows waits until each pane shows the text once, and how long it took.
+	// shows waits until each pane shows the text once, with its latency.
 	shows := func(text string) {
 		t.Helper()
 		for _, pane := range panes {
@@ -56,7 +56,7 @@ func TestPage(t *testing.T) {
 
 	run("open the page", chromedp.EmulateViewport(1200, 750), chromedp.Navigate(p.url("/?name=ann")))
 	connected()
-	// Before the first message, and two in a row: each pane comes back once, and misses nothing.
+	// Drop the connections before the first message, and two times. Each pane comes back, and misses no message.
 	for range 2 {
 		for _, pane := range panes {
 			run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")))
@@ -84,22 +84,22 @@ func TestPage(t *testing.T) {
 		}
 	}
 	if len(shot) > 200<<10 {
-		t.Errorf("the picture has %d bytes: more than the README should load", len(shot))
+		t.Errorf("the picture has %d bytes: too many for a README", len(shot))
 	}
 
 	say(t, p, "demo", hostile)
 	shows(hostile)
-	// Straight to the proxy, nobody keeps it for a long-poll that is just between two requests.
+	// Nothing stores a message that is published directly to the proxy. A long-poll between two requests misses it.
 	for there, deadline := false, time.Now().Add(patience); !there; {
 		p.publish(t, `"http-stream":{"content":"data: past the origin\n\n"},"http-response":{"body":"past the origin"},"ws-message":{"content":"past the origin"}`)
 		there, err = chromedp.Run(ctx, chromedp.Evaluate[bool](`new Promise((resolve) => setTimeout(resolve, 200)).then(() =>
 			[...document.querySelectorAll('.messages')].every((list) => list.textContent.includes('past the origin')))`, chromedp.EvalAwaitPromise))
 		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("published past the origin: not in all panes, %v", err)
+			t.Fatalf("published directly to the proxy: not all panes show it, %v", err)
 		}
 	}
 	if n, err := chromedp.Run(ctx, chromedp.Evaluate[int](`document.querySelectorAll('#hostile').length`)); err != nil || n != 0 {
-		t.Errorf("the text of a message became %d elements of the page, %v", n, err)
+		t.Errorf("the text of a message created %d elements in the page, %v", n, err)
 	}
 	for _, pane := range panes {
 		run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")), chromedp.WaitVisible(chromedp.CSS(`#`+pane+`[data-state="reconnecting"]`)))
@@ -110,15 +110,15 @@ func TestPage(t *testing.T) {
 
 	run("on a phone", chromedp.EmulateViewport(360, 740))
 	if wider, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); err != nil || wider {
-		t.Errorf("on a phone the page is wider than the screen: %t, %v", wider, err)
+		t.Errorf("on a phone, is the page wider than the screen: %t, %v", wider, err)
 	}
 }
 
-// newBrowser starts a browser, for as long as the test runs.
+// newBrowser starts a browser, and ends it with the test.
 func newBrowser(t *testing.T, path string) context.Context {
 	t.Helper()
 	options := append([]chromedp.ExecAllocatorOption{chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck}, chromedp.ExecPath(path),
-		// A browser that runs as root, as in a container, has no sandbox; it opens only the test's page.
+		// A browser that runs as root, as in a container, needs this option. It opens only the tests' pages.
 		chromedp.NoSandbox,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true))
@@ -126,7 +126,7 @@ func newBrowser(t *testing.T, path string) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // starts it; a time limit on this would be one on its life
+	if err := chromedp.Do(ctx); err != nil { // this starts the browser; a timeout here would also end it later
 		t.Fatalf("start %s: %v", path, err)
 	}
 	ctx, cancel = context.WithTimeout(ctx, 4*patience)

@@ -15,8 +15,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// TestPages sends what browsers send for pages of the app, under each name that it has, and for pages of
-// other sites. The app's origin sees the override host in each case.
+// TestPages sends requests like those of browsers, for pages of the app, under each of its names, and for pages of
+// other sites. In all cases the Host header at the app's origin is the override host.
 func TestPages(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
@@ -38,13 +38,13 @@ func TestPages(t *testing.T) {
 	}
 
 	t.Run("own", func(t *testing.T) {
-		checkPage(t, p, "", "", true) // no browser
+		checkPage(t, p, "", "", true) // a program that is not a browser
 		for _, host := range hosts {
 			origin := "http://" + net.JoinHostPort(host, port)
 			checkPage(t, p, origin, "same-origin", true)
-			checkPage(t, p, origin, "", true) // plain HTTP to an address in the network, or an older browser
+			checkPage(t, p, origin, "", true) // plain HTTP to an address in the local network, or an older browser
 		}
-		checkPage(t, p, "http://"+p.Origin, "same-origin", true) // not by the app
+		checkPage(t, p, "http://"+p.Origin, "same-origin", true) // a page that comes directly from the origin
 		checkPage(t, p, "http://demo.test", "", true)
 	})
 	t.Run("other", func(t *testing.T) {
@@ -53,12 +53,12 @@ func TestPages(t *testing.T) {
 			checkPage(t, p, origin, "same-site", false)
 			checkPage(t, p, origin, "", false)
 		}
-		p.waitForLog(t, `a page of "https://example.com" is refused; if it is yours, add it to -trust, or make demo TRUST="https://example.com"`)
+		p.waitForLog(t, `refused a page of "https://example.com"; if this page is yours, add its origin to -trust, or use make demo TRUST="https://example.com"`)
 	})
 	t.Run("browser", func(t *testing.T) { testPagesInBrowser(t, p, hosts, port) })
 }
 
-// checkPage publishes and opens a WebSocket as a browser does for a page of that origin.
+// checkPage publishes and opens a WebSocket, as a browser does for a page from this origin.
 func checkPage(t *testing.T, p *project, origin, fetchSite string, allowed bool) {
 	t.Helper()
 	header := http.Header{}
@@ -79,23 +79,23 @@ func checkPage(t *testing.T, p *project, origin, fetchSite string, allowed bool)
 	}
 	resp.Body.Close()
 	if want := map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[allowed]; resp.StatusCode != want {
-		t.Errorf("a page of %q (%s) publishes: %s, want %d", origin, fetchSite, resp.Status, want)
+		t.Errorf("a page of %q (%s) published and got %s, want %d", origin, fetchSite, resp.Status, want)
 	}
 	conn, resp, err := websocket.Dial(withPatience(t), "ws://"+p.addr+"/socket", &websocket.DialOptions{HTTPHeader: header})
 	if err == nil {
 		conn.CloseNow()
 	}
 	if (err == nil) != allowed || !allowed && resp.StatusCode != http.StatusForbidden {
-		t.Errorf("a page of %q (%s) opens a WebSocket: %v", origin, fetchSite, err)
+		t.Errorf("a page of %q (%s) opened a WebSocket and got %v", origin, fetchSite, err)
 	}
 }
 
-// In a real browser the page publishes, and has all its connections, under each name; a page of another
-// site does neither.
+// In a real browser, the page publishes and has all its connections, under each name of the app. A page of another site
+// can do neither.
 func testPagesInBrowser(t *testing.T, p *project, hosts []string, port string) {
 	path, err := toolchain.Browser(t.Context(), io.Discard)
 	if err != nil {
-		t.Skip(err) // TestPage says so, and fails in CI
+		t.Skip(err) // TestPage reports this, and fails in CI
 	}
 	ctx := newBrowser(t, path)
 	for _, host := range hosts {
@@ -127,7 +127,7 @@ func testPagesInBrowser(t *testing.T, p *project, hosts []string, port string) {
 					socket.onclose = () => resolve(false);
 				}))`, app), chromedp.EvalAwaitPromise))
 		if err != nil || opened {
-			t.Errorf("a page of %s opens a WebSocket at %s: %t, %v", other.URL, app, opened, err)
+			t.Errorf("a page of %s opened a WebSocket at %s: %t, %v", other.URL, app, opened, err)
 		}
 	}
 	resp, err := http.Get(p.url("/poll?channel=other&after="))
@@ -136,6 +136,6 @@ func testPagesInBrowser(t *testing.T, p *project, hosts []string, port string) {
 	}
 	defer resp.Body.Close()
 	if answer, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(answer), `"last": "none-0"`) {
-		t.Errorf("a page of %s has published: %s, %v", other.URL, answer, err)
+		t.Errorf("a page of %s published: %s, %v", other.URL, answer, err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestRewrite has the app give each request another path: whatever target a client chooses, it is the new
-// path that arrives, with the client's query. With the same path, the target arrives as it came.
+// TestRewrite changes the app, so that it gives each request a new path. For every target of a client, the new path
+// arrives, with the client's query. If the app sets the same path, the target arrives as the client sent it.
 func TestRewrite(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)

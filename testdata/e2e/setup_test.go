@@ -1,5 +1,5 @@
-// Package e2e tests the app with the real programs: the Fastly CLI, Viceroy and Pushpin, on free ports,
-// in projects that `fastly compute init` made from this one.
+// Package e2e tests the app with the real programs: the Fastly CLI, Viceroy and Pushpin. It makes new projects from this
+// one with `fastly compute init`, and runs them on free ports.
 package e2e
 
 import (
@@ -27,8 +27,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
-// patience bounds each wait for something that takes a moment. It is long, so that a slow machine
-// passes; only a failing test waits for all of it.
+// patience is the timeout of each wait. It is long, so that the tests pass on a slow machine. Only a failing test waits
+// this long.
 const patience = 30 * time.Second
 
 var tools toolchain.Tools
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 		chain.StopAll()
 		os.Exit(130) // what shells report for a Ctrl-C
 	}()
-	// What the tests make is for their user alone, as some people have it with all that they make.
+	// Some people have this umask: their files are readable only for themselves.
 	syscall.Umask(0o077)
 	// The commands that the tests run start as they do in a new shell, and not below this make.
 	for _, name := range []string{"ADDR", "ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ORIGIN", "TRUST", "GRIP_URL", "GRIP_VERIFY_KEY"} {
@@ -68,7 +68,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// waitForInterrupt waits until somebody ends the tests, or go test itself has been killed.
+// waitForInterrupt waits for a signal that ends the tests, or until go test itself has ended.
 func waitForInterrupt() {
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -81,7 +81,7 @@ func waitForInterrupt() {
 	}
 }
 
-// skipOrFail ends a test for want of something that a person's machine may lack, and CI's must not.
+// skipOrFail ends a test that cannot run on this machine. In CI the test fails; elsewhere it is skipped.
 func skipOrFail(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -90,20 +90,20 @@ func skipOrFail(t *testing.T, format string, args ...any) {
 	t.Skip(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
 }
 
-// project is a new project, made from this one with `fastly compute init`, on ports of its own.
+// project is a new project, made from this one with `fastly compute init`, with its own ports.
 type project struct {
 	dir string
 	chain.Manifest
-	addr string // where the app listens
+	addr string // where the app listens, host:port
 	log  *logBuffer
 }
 
-// buildFirst has the first project built before others are: they find in Go's cache what all have in
-// common, which may take a minute.
+// buildFirst builds the first project before the others. That may take a minute. The others then find the common
+// packages in Go's cache.
 var buildFirst sync.Once
 
-// newProject makes a project, as the README says, in a directory such as people have them. What matters
-// of its logs is shown if the test fails.
+// newProject makes a project, as the README says. Its path has a space and a letter outside ASCII, as paths of people may
+// have. If the test fails, it prints the important lines of the project's logs.
 func newProject(t *testing.T) *project {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
@@ -129,8 +129,8 @@ func newProject(t *testing.T) *project {
 	return p
 }
 
-// setPorts moves the project's local servers to free ports. The rest of fastly.toml stays as the project's owner
-// may have changed it, but for the service that it was published to.
+// setPorts moves the project's local servers to free ports, and removes the service id. It does not change other values
+// in fastly.toml, which the project's owner may have changed.
 func (p *project) setPorts(t *testing.T) {
 	t.Helper()
 	if _, err := chain.ReadManifest(p.dir); err != nil {
@@ -150,7 +150,7 @@ func (p *project) setPorts(t *testing.T) {
 	}
 }
 
-// run runs a program in dir, to its end.
+// run runs a program in dir, and fails the test if the program fails.
 func (p *project) run(t *testing.T, dir, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
@@ -162,7 +162,7 @@ func (p *project) run(t *testing.T, dir, program string, args ...string) {
 	}
 }
 
-// edit replaces what must be in the project's file, wherever it is there.
+// edit replaces every old in a file of the project with new. It fails the test if the file has no old.
 func (p *project) edit(t *testing.T, file, old, new string) {
 	t.Helper()
 	path := filepath.Join(p.dir, file)
@@ -184,7 +184,7 @@ func (p *project) write(t *testing.T, file, content string) {
 	}
 }
 
-// serve runs the app until the test ends, with extra arguments for the Fastly CLI.
+// serve runs the app until the test ends. args are extra arguments for the Fastly CLI.
 func (p *project) serve(t *testing.T, args ...string) *chain.Process {
 	t.Helper()
 	app, err := chain.Serve(t.Context(), tools, p.dir, p.addr, p.log, args...)
@@ -197,7 +197,7 @@ func (p *project) serve(t *testing.T, args ...string) *chain.Process {
 
 func (p *project) url(target string) string { return "http://" + p.addr + target }
 
-// publish publishes one message to the demo's channel, in the formats given.
+// publish publishes one message in these formats to the demo's channel, directly to the proxy.
 func (p *project) publish(t *testing.T, formats string) {
 	t.Helper()
 	body := fmt.Sprintf(`{"items":[{"channel":"demo","formats":{%s}}]}`, formats)
@@ -211,7 +211,7 @@ func (p *project) publish(t *testing.T, formats string) {
 	}
 }
 
-// waitForLog waits until one of the project's processes logs the text, after what was waited for before.
+// waitForLog waits until one of the project's processes logs the text. It does not look at lines before the last match.
 func (p *project) waitForLog(t *testing.T, text string) {
 	t.Helper()
 	p.log.wait(t, regexp.QuoteMeta(text), nil, patience)
@@ -227,8 +227,8 @@ func freePorts(t *testing.T, n int) int {
 	return first
 }
 
-// waitFree waits until nothing listens on the addresses any more: the system may close the sockets of a
-// process a moment after it counts as dead, as one of its threads is still about to end.
+// waitFree waits until no process listens on the addresses. The system may close the sockets of a process a moment after
+// the process ends, because one of its threads is still ending.
 func waitFree(t *testing.T, addrs ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
@@ -237,7 +237,7 @@ func waitFree(t *testing.T, addrs ...string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("after the end: %v", err)
+			t.Errorf("after the programs ended: %v", err)
 			return
 		}
 	}

@@ -10,44 +10,44 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// table says which requests this project's main.go hands off. The tests of what happens to a request take
-// theirs from it, so that they hold whatever the project's condition is.
+// table says which requests this project's main.go hands off. Tests that send requests choose them from this table, so
+// that the tests pass with any condition in main.go.
 var table handoffs.Table
 
 const tablePath = "../handoffs.txt"
 
-// needsDefault skips a test of what the kit does by default in a project that has a condition of its own.
+// needsDefault skips a test of the kit's default behavior if the project has its own condition.
 func needsDefault(t *testing.T) {
 	t.Helper()
 	if !table.HandsOffAll() {
-		t.Skip("it needs every GET and HEAD to be handed off, and " + tablePath[3:] + " says that this project's main.go does not do that")
+		t.Skip("this test needs every GET and HEAD to be handed off, but " + tablePath[3:] + " says that this project's main.go does not do that")
 	}
 }
 
-// find returns a request that goes there, or skips the test if the table has none.
+// find returns a request that goes to this place. If the table has none, it skips the test.
 func find(t *testing.T, to string, accept func(handoffs.Row) bool) handoffs.Row {
 	t.Helper()
 	row, ok := table.Find(to, accept)
 	if !ok {
-		t.Skipf("it needs a request that goes to %s, and %s has none of this kind", to, tablePath[3:])
+		t.Skipf("this test needs a request that goes to %s, but %s has none of this kind", to, tablePath[3:])
 	}
 	return row
 }
 
-// plain accepts a request that is not for a WebSocket, of a method that has no body.
+// plain accepts a GET that does not ask for a WebSocket.
 func plain(row handoffs.Row) bool {
 	return row.Method == http.MethodGet && !strings.HasPrefix(row.Header, "Upgrade:")
 }
 
-// withBody accepts a request of a method that may have a body.
+// withBody accepts a request with a method that may have a body.
 func withBody(row handoffs.Row) bool {
 	return row.Method != http.MethodGet && row.Method != http.MethodHead && !strings.HasPrefix(row.Header, "Upgrade:")
 }
 
-// forwarded returns a request that the app sends to the origin, whose method may have a body.
+// forwarded returns a request that the app forwards to the origin, with a method that may have a body.
 func forwarded(t *testing.T) handoffs.Row { return find(t, handoffs.Origin, withBody) }
 
-// headOf returns the row's header as a line of a request's head, or "".
+// headOf returns the row's header as a header line, with the line end, or "".
 func headOf(row handoffs.Row) string {
 	if row.Header == "" {
 		return ""
@@ -55,13 +55,13 @@ func headOf(row handoffs.Row) string {
 	return row.Header + "\r\n"
 }
 
-// below returns the row's target with another one appended, which must begin with /.
+// below returns the row's target with another target added to its path. The other target begins with /.
 func below(row handoffs.Row, target string) string {
 	path, _, _ := strings.Cut(row.Target, "?")
 	return strings.TrimSuffix(path, "/") + target
 }
 
-// request returns a request of the row, for a client.
+// request returns the row's request, for an http.Client.
 func (p *project) request(t *testing.T, row handoffs.Row, body string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(withPatience(t), row.Method, p.url(row.Target), strings.NewReader(body))
@@ -72,8 +72,8 @@ func (p *project) request(t *testing.T, row handoffs.Row, body string) *http.Req
 	return req
 }
 
-// heldBy returns the request by which each kind of client is held, of those that the table hands off.
-func heldBy() map[clients.Kind]handoffs.Row {
+// handedOff returns, for each kind of client, a request from the table that is handed off.
+func handedOff() map[clients.Kind]handoffs.Row {
 	rows := map[clients.Kind]handoffs.Row{}
 	if row, ok := table.Find(handoffs.Fanout, plain); ok {
 		rows[clients.Stream] = row
@@ -84,7 +84,7 @@ func heldBy() map[clients.Kind]handoffs.Row {
 	return rows
 }
 
-// postFor returns the bytes of a request that the app sends to the origin, for the exchange that is expected.
+// postFor returns the bytes of a request that the app forwards. The id names the exchange that rawOrigin expects.
 func postFor(t *testing.T, id string) string {
 	row := forwarded(t)
 	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: example.com\r\n%sX-Test: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", row.Method, row.Target, headOf(row), id)

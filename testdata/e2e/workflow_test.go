@@ -20,12 +20,12 @@ import (
 	"github.com/rhysd/actionlint"
 )
 
-// publishSteps returns the steps of deploy.yml that publish, by their names, in their order.
+// publishSteps returns the steps of deploy.yml that publish, in order.
 func publishSteps(t *testing.T) (steps []*actionlint.Step) {
 	t.Helper()
 	content, err := os.ReadFile("../../.github/workflows/deploy.yml")
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("this project publishes by other means: it has no deploy.yml any more")
+		t.Skip("this project has no deploy.yml, so it publishes in another way")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -42,8 +42,8 @@ func publishSteps(t *testing.T) (steps []*actionlint.Step) {
 	return steps
 }
 
-// runWorkflow runs the shell steps of deploy.yml in the project, as GitHub does, and returns what they
-// print. The repository has the settings given; the rest of the environment is for the stand-ins.
+// runWorkflow runs the shell steps of deploy.yml in the project, as GitHub does, and returns their output. settings has
+// the repository's settings. env has more variables, for the local servers that replace Fastly's API and service.
 func runWorkflow(t *testing.T, p *project, settings map[string]string, env []string) (out string, err error) {
 	t.Helper()
 	temp := t.TempDir()
@@ -90,7 +90,7 @@ func runWorkflow(t *testing.T, p *project, settings map[string]string, env []str
 	return out, nil
 }
 
-// TestWorkflow runs the shell steps of deploy.yml with stand-ins for Fastly's API and for a service there.
+// TestWorkflow runs the shell steps of deploy.yml. Local servers replace Fastly's API and the published service.
 func TestWorkflow(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -107,8 +107,8 @@ func TestWorkflow(t *testing.T) {
 		checkChanges(t, api.changed())
 	}
 
-	// Once it is published, version 1 answers twice more, and then version 2, which fails twice. Its log
-	// comes a second later.
+	// After the publish, version 1 still answers two times. Then version 2 answers, and its first two responses are
+	// errors. Its log comes a second later.
 	requests := make(chan int, 200)
 	n := 0
 	edge := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -149,10 +149,10 @@ func TestWorkflow(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if n < 5 {
-		t.Errorf("it took %d requests to take version 2 for the one that answers", n)
+		t.Errorf("the step sent %d requests before it accepted version 2", n)
 	}
 	if strings.Contains(out, "TOKEN") {
-		t.Errorf("it prints the token:\n%s", out)
+		t.Errorf("the steps print the token:\n%s", out)
 	}
 	checkChanges(t, api.changed(),
 		"PUT /service/SERVICE/version/1/clone",
@@ -161,7 +161,7 @@ func TestWorkflow(t *testing.T) {
 		"POST /service/SERVICE/log_stream/managed/instance_output")
 }
 
-// startProxy starts a proxy that connects to the address for that host, and to nothing else.
+// startProxy starts a proxy that connects only to this address, and only for this host.
 func startProxy(t *testing.T, host, addr string) (url string) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodConnect || r.Host != host {
