@@ -19,7 +19,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
-// TestDemo runs `make demo`, tries what it invites to, and ends it as a person does.
+// TestDemo runs `make demo`, tries the printed commands, and ends it as a person does.
 func TestDemo(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
@@ -35,11 +35,10 @@ func TestDemo(t *testing.T) {
 	t.Run("killed", func(t *testing.T) { testKilled(t, p, startDemo(t, p)) })
 }
 
-// invitation is what `make demo` prints once it can be tried.
+// invitation is a text that `make demo` prints when it is ready.
 const invitation = "Ctrl-C here ends it all"
 
-// startDemo runs `make demo`, with these variables, until the test ends at the latest, and waits for its
-// invitation.
+// startDemo runs `make demo` with these variables, and waits for its invitation. The demo ends with the test, or before.
 func startDemo(t *testing.T, p *project, variables ...string) *chain.Process {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"demo", "ADDR=" + p.addr}, variables...)...)
@@ -53,7 +52,7 @@ func startDemo(t *testing.T, p *project, variables ...string) *chain.Process {
 	return demo
 }
 
-// What the demo invites to works: the page, and a message from the command line on an event stream.
+// The printed commands work: the page, and a message from the command line to an event stream.
 func testInvitation(t *testing.T, p *project) {
 	resp, err := http.Get(p.url("/"))
 	if err != nil {
@@ -71,7 +70,7 @@ func testInvitation(t *testing.T, p *project) {
 	}
 }
 
-// A message that is published with an HTTP POST arrives on a stream that is open.
+// A message that is published with a POST arrives on an open stream.
 func testStream(t *testing.T, p *project) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -94,7 +93,7 @@ func testStream(t *testing.T, p *project) {
 	}
 }
 
-// A WebSocket echoes, text and binary, and gets what is published.
+// A WebSocket echoes text and binary messages, and gets published messages.
 func testSocket(t *testing.T, p *project) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -108,7 +107,7 @@ func testSocket(t *testing.T, p *project) {
 		message string
 	}{
 		{websocket.MessageText, "hello"},
-		{websocket.MessageText, `c:{"type":"detach"}`}, // to the proxy, if it came from the origin
+		{websocket.MessageText, `c:{"type":"detach"}`}, // a control message, if the origin sent it to the proxy without a prefix
 		{websocket.MessageText, "m:hello"},
 		{websocket.MessageText, `{"reason":"no command"}`},
 		{websocket.MessageText, `{}`},
@@ -159,12 +158,12 @@ func testEcho(t *testing.T, p *project) {
 			t.Errorf("%s: got %+v, %v", tt.method, got, err)
 		}
 		if sig := got.Header.Get("Grip-Sig"); tt.fanout && sig != "(withheld)" {
-			t.Errorf("%s: the proxy's signature is shown, %q: whoever has it can pass for the proxy", tt.method, sig)
+			t.Errorf("%s: the answer shows the proxy's signature, %q, with which anybody can pretend to be the proxy", tt.method, sig)
 		}
 	}
 }
 
-// While the demo runs, another one, and `make serve`, name each port and who holds it.
+// While the demo runs, a second demo, and `make serve`, report each taken port with the process that has it.
 func testPortsTaken(t *testing.T, p *project) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -173,7 +172,7 @@ func testPortsTaken(t *testing.T, p *project) {
 		cmd.Dir = p.dir
 		out, err := cmd.CombinedOutput()
 		if err == nil {
-			t.Fatalf("make %s started, on ports that are taken", target)
+			t.Fatalf("make %s started, although its ports are taken", target)
 		}
 		taken := append(p.Addresses(), p.addr)
 		if target == "demo" {
@@ -193,7 +192,7 @@ func testPortsTaken(t *testing.T, p *project) {
 	}
 }
 
-// An address that makes no sense is named, with one that would.
+// For an invalid address, the error has the address, and an example of a valid one.
 func TestBadAddress(t *testing.T) {
 	t.Parallel()
 	for _, addr := range []string{"7676", "127.0.0.1:", "127.0.0.1:app", ":7676", "127.0.0.1:76767"} {
@@ -204,7 +203,7 @@ func TestBadAddress(t *testing.T) {
 	}
 }
 
-// A demo that is killed, and can clean up nothing itself, leaves no process and no port either.
+// A killed demo cannot clean up itself, but it also leaves no process and no taken port.
 func testKilled(t *testing.T, p *project, demo *chain.Process) {
 	started := demo.Descendants()
 	for _, proc := range started {
@@ -215,13 +214,13 @@ func testKilled(t *testing.T, p *project, demo *chain.Process) {
 	}
 	for deadline := time.Now().Add(patience); slices.ContainsFunc(started, chain.Alive); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("of %d processes some are left", len(started))
+			t.Fatalf("some of %d processes still run", len(started))
 		}
 	}
 	waitFree(t, append(p.Addresses(), p.addr, p.Origin)...)
 }
 
-// Ctrl-C ends the demo with nothing left of it: no process, no port.
+// Ctrl-C ends the demo. No process is left, and no port is taken.
 func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
 	started := demo.Descendants()
 	for _, name := range []string{"kit", "origin", "fastly", "viceroy", "pushpin"} {
@@ -229,18 +228,18 @@ func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
 			t.Errorf("%s does not run", name)
 		}
 	}
-	if err := syscall.Kill(-demo.Pid(), syscall.SIGINT); err != nil { // to the group, as a terminal does
+	if err := syscall.Kill(-demo.Pid(), syscall.SIGINT); err != nil { // to the process group, as a terminal does
 		t.Fatal(err)
 	}
 	select {
 	case <-demo.Done():
 	case <-time.After(patience):
-		t.Fatal("make demo goes on")
+		t.Fatal("make demo still runs")
 	}
 	for _, proc := range started {
 		if chain.Alive(proc) {
 			command, _ := proc.Cmdline()
-			t.Errorf("process %d is left: %s", proc.Pid, command)
+			t.Errorf("process %d still runs: %s", proc.Pid, command)
 		}
 	}
 	waitFree(t, append(p.Addresses(), p.addr, p.Origin)...)

@@ -37,7 +37,7 @@ func TestLive(t *testing.T) {
 	runOrigin(t, p, p.Origin, []string{"GRIP_URL=" + p.GripURL()}, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
 	p.serve(t)
 
-	// It must come first: nothing is subscribed yet.
+	// This must be the first test: it needs a channel without subscriptions.
 	t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, p) })
 	t.Run("events", func(t *testing.T) { testEvents(t, p) })
 	t.Run("poll", func(t *testing.T) { testPoll(t, p) })
@@ -113,13 +113,13 @@ func post(t *testing.T, url, body string) (status int, answer string) {
 	return resp.StatusCode, string(content)
 }
 
-// lines are the lines of a response that goes on.
+// lines reads the lines of a response that does not end.
 type lines struct {
 	t *testing.T
 	*bufio.Scanner
 }
 
-// open opens a stream; it is closed with the context or the test.
+// open opens a stream. The stream ends when the context or the test ends.
 func open(t *testing.T, ctx context.Context, url string, header ...string) lines {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -140,7 +140,7 @@ func open(t *testing.T, ctx context.Context, url string, header ...string) lines
 	return lines{t, bufio.NewScanner(resp.Body)}
 }
 
-// until returns the lines up to the one with the prefix.
+// until returns the lines up to the first one with the prefix.
 func (l lines) until(prefix string) []string {
 	l.t.Helper()
 	var got []string
@@ -154,7 +154,7 @@ func (l lines) until(prefix string) []string {
 	return nil
 }
 
-// start returns the first event, which says where the stream starts.
+// start returns the first event, which has the id after which the messages begin.
 func (l lines) start() (m struct {
 	Start string
 	Gap   bool
@@ -162,7 +162,7 @@ func (l lines) start() (m struct {
 	l.t.Helper()
 	got := l.until("data: ")
 	if err := json.Unmarshal([]byte(strings.TrimPrefix(got[len(got)-1], "data: ")), &m); err != nil || m.Start == "" {
-		l.t.Fatalf("no start: %q, %v", got, err)
+		l.t.Fatalf("no start event: %q, %v", got, err)
 	}
 	return m
 }
@@ -183,7 +183,7 @@ func withPatience(t *testing.T) context.Context {
 	return ctx
 }
 
-// An event stream is kept alive; a client that comes back gets what it missed, in order.
+// An event stream gets keep-alives. A client that connects again gets the missed messages, in order.
 func testEvents(t *testing.T, p *project) {
 	ctx, leave := context.WithCancel(withPatience(t))
 	stream := open(t, ctx, p.url("/events?channel=events"))
@@ -201,7 +201,7 @@ func testEvents(t *testing.T, p *project) {
 		open(t, withPatience(t), p.url("/events?channel=events&after="+want.ID)),
 	} {
 		if at := stream.start(); at.Start != want.ID || at.Gap {
-			t.Errorf("it starts at %+v, want %s", at, want.ID)
+			t.Errorf("the stream starts at %+v, want %s", at, want.ID)
 		}
 		for _, want := range missed {
 			if got := stream.event(); got != want {
@@ -210,17 +210,17 @@ func testEvents(t *testing.T, p *project) {
 		}
 	}
 
-	// A client that had no message yet, only the start, misses none either.
+	// A client that has got no message, only the start event, misses no message either.
 	stream = open(t, withPatience(t), p.url("/events?channel=events"), "Last-Event-ID", start)
 	stream.start()
 	if got := stream.event(); got != want {
 		t.Errorf("from the start: got %+v, want %+v", got, want)
 	}
 
-	// From an id that the origin does not know, it tells of the gap, and gives what it has.
+	// For an unknown id, the origin reports a gap, and sends all messages that it has.
 	stream = open(t, withPatience(t), p.url("/events?channel=events"), "Last-Event-ID", "other-7")
 	if at := stream.start(); !at.Gap || at.Start != start {
-		t.Errorf("after a gap it starts at %+v, want %s", at, start)
+		t.Errorf("after a gap the stream starts at %+v, want %s", at, start)
 	}
 	if got := stream.event(); got != want {
 		t.Errorf("after a gap: got %+v, want %+v", got, want)
@@ -249,7 +249,7 @@ func poll(ctx context.Context, p *project, query string) (answer polled, err err
 	return answer, json.NewDecoder(resp.Body).Decode(&answer)
 }
 
-// A long-poll waits for a message, or for its timeout; what was missed is answered at once.
+// A long-poll waits for a message, or for its timeout. If there are missed messages, the answer comes at once.
 func testPoll(t *testing.T, p *project) {
 	ctx := withPatience(t)
 	started := time.Now()
@@ -257,12 +257,12 @@ func testPoll(t *testing.T, p *project) {
 	if err != nil || len(empty.Messages) != 0 || empty.Last == "" {
 		t.Fatalf("timeout: got %+v, %v", empty, err)
 	}
-	if waited := time.Since(started); waited < 4900*time.Millisecond || waited > 20*time.Second { // before the default of 25 s
+	if waited := time.Since(started); waited < 4900*time.Millisecond || waited > 20*time.Second { // less than the default of 25 s
 		t.Errorf("the timeout of 5s came after %v", waited)
 	}
 
 	if at, err := poll(ctx, p, "channel=poll&after="); err != nil || len(at.Messages) != 0 || at.Last != empty.Last {
-		t.Errorf("where to start: got %+v, %v", at, err)
+		t.Errorf("the first id: got %+v, %v", at, err)
 	}
 	want := []message{say(t, p, "poll", "first"), say(t, p, "poll", "second")}
 	answer, err := poll(ctx, p, "channel=poll&after="+empty.Last)
@@ -313,19 +313,19 @@ func talk(t *testing.T, ctx context.Context, conn *websocket.Conn, text string) 
 	return string(answer)
 }
 
-// What a WebSocket has beyond messages: ping, close, subprotocols, sizes, attributes.
+// The other parts of a WebSocket: ping, close, subprotocols, sizes, attributes.
 func testSocketEdges(t *testing.T, p *project) {
 	ctx := withPatience(t)
 	t.Run("ping", func(t *testing.T) {
 		conn := dialSocket(t, ctx, p, "")
-		go conn.Read(ctx) // a pong is seen only while reading
+		go conn.Read(ctx) // the library handles a pong only while it reads
 		if err := conn.Ping(ctx); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("close by the client", func(t *testing.T) {
 		conn := dialSocket(t, ctx, p, "")
-		if err := conn.Close(4321, "a reason"); err != nil { // waits for the same code to come back
+		if err := conn.Close(4321, "a reason"); err != nil { // waits for a close with the same code
 			t.Error(err)
 		}
 	})
@@ -372,7 +372,7 @@ func testSocketEdges(t *testing.T, p *project) {
 				t.Fatal(err)
 			}
 			if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusMessageTooBig {
-				t.Errorf("%d bytes: got %v, want a close that says it is too big", size, err)
+				t.Errorf("%d bytes: got %v, want a close with the code for too big", size, err)
 			}
 		}
 	})
@@ -381,10 +381,10 @@ func testSocketEdges(t *testing.T, p *project) {
 		talk(t, ctx, one, "hello")
 		talk(t, ctx, one, "hello again")
 		if got := talk(t, ctx, one, `{"whoami":true}`); !strings.Contains(got, `"echoed":2`) || !strings.Contains(got, `"name":"one"`) {
-			t.Errorf("the one: %s", got)
+			t.Errorf("the first connection: %s", got)
 		}
 		if got := talk(t, ctx, two, `{"whoami":true}`); !strings.Contains(got, `"echoed":0`) || !strings.Contains(got, `"name":"two"`) {
-			t.Errorf("the other: %s", got)
+			t.Errorf("the second connection: %s", got)
 		}
 	})
 	t.Run("missed", func(t *testing.T) {
@@ -394,7 +394,7 @@ func testSocketEdges(t *testing.T, p *project) {
 			t.Errorf("a new client: %s", got)
 		}
 		if got := talk(t, ctx, conn, `{"after":"`+first.ID+`"}`); got != `{"gap":false,"start":"`+first.ID+`"}` {
-			t.Errorf("a client that comes back: %s", got)
+			t.Errorf("a client that connects again: %s", got)
 		}
 		var got message
 		if _, text, err := conn.Read(ctx); err != nil || json.Unmarshal(text, &got) != nil || got != second {
@@ -406,7 +406,7 @@ func testSocketEdges(t *testing.T, p *project) {
 	})
 }
 
-// Publishing takes what fits, and says what is wrong with what does not.
+// /publish accepts valid messages, and says what is wrong with the others.
 func testPublish(t *testing.T, p *project) {
 	for _, tt := range []struct {
 		name, body string
@@ -423,7 +423,7 @@ func testPublish(t *testing.T, p *project) {
 			t.Errorf("%s: got status %d, %s", tt.name, status, body)
 		}
 	}
-	// HTML is text like any other, and arrives as it is.
+	// HTML arrives unchanged, like any other text.
 	ctx := withPatience(t)
 	stream := open(t, ctx, p.url("/events?channel=html"))
 	stream.start()
@@ -431,7 +431,7 @@ func testPublish(t *testing.T, p *project) {
 	if got := stream.event(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	// The largest message that the origin takes is one that Pushpin takes, and arrives.
+	// Pushpin also accepts the largest message that the origin accepts, and the message arrives.
 	size := 15_000
 	for low, high := 0, 30_000; low < high; size = (low + high + 1) / 2 {
 		if status, _ := post(t, p.url("/publish?channel=size"), strings.Repeat("x", size)); status == http.StatusOK {
@@ -455,9 +455,9 @@ func testPublish(t *testing.T, p *project) {
 		t.Errorf("the largest message: got %d bytes, %v", len(got), err)
 	}
 	if status, body := post(t, p.url("/publish?channel=size"), largest+"y"); status != http.StatusRequestEntityTooLarge {
-		t.Errorf("a byte more: status %d, %s", status, body)
+		t.Errorf("one byte more: status %d, %s", status, body)
 	}
-	// A publish request of 64 KiB, for one kind of connection, arrives whole; of a byte more it is not sent.
+	// A publish request of 64 KiB, with one format, arrives complete. With one byte more, it is not sent.
 	c, err := grip.ParseURL(p.GripURL(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -472,7 +472,7 @@ func testPublish(t *testing.T, p *project) {
 	}
 	whole := open(t, ctx, p.url("/stream?channel=size"))
 	whole.until("stream open")
-	line := strings.Repeat("z", grip.MaxPublish-around-1-len(`\n`)) // the 1: http-stream is longer than ws-message
+	line := strings.Repeat("z", grip.MaxPublish-around-1-len(`\n`)) // the 1 is the difference in length of http-stream and ws-message
 	if err := c.Publish(ctx, grip.Item{Channel: "size", Formats: grip.Formats{HTTPStream: &grip.HTTPStream{Content: line + "\n"}}}); err != nil {
 		t.Error(err)
 	}
@@ -481,11 +481,11 @@ func testPublish(t *testing.T, p *project) {
 	}
 	item.Formats.WSMessage.Content += "z"
 	if err := c.Publish(ctx, item); !errors.Is(err, grip.ErrTooLarge) {
-		t.Errorf("64 KiB and a byte: got %v", err)
+		t.Errorf("64 KiB and one byte: got %v", err)
 	}
 }
 
-// What somebody publishes past the origin, straight to the proxy, reaches every kind of connection.
+// A message that is published directly to the proxy reaches every kind of connection.
 func testPastTheOrigin(t *testing.T, p *project) {
 	ctx := withPatience(t)
 	stream, events := open(t, ctx, p.url("/stream")), open(t, ctx, p.url("/events"))
@@ -493,7 +493,7 @@ func testPastTheOrigin(t *testing.T, p *project) {
 	events.start()
 	conn := dialSocket(t, ctx, p, "")
 	talk(t, ctx, conn, "is it open?")
-	say(t, p, "demo", "with an id") // the connections are not new any more
+	say(t, p, "demo", "with an id") // so the subscriptions have started
 	stream.until("with an id")
 	events.event()
 	if _, _, err := conn.Read(ctx); err != nil {
@@ -514,7 +514,7 @@ func testPastTheOrigin(t *testing.T, p *project) {
 	}
 }
 
-// The origin knows who is connected how, and when a WebSocket has gone.
+// The origin knows which clients are connected, and how, and when a WebSocket has ended.
 func testWho(t *testing.T, p *project) {
 	ctx, leave := context.WithCancel(withPatience(t))
 	open(t, ctx, p.url("/events?channel=who&name=ann")).start()
@@ -546,14 +546,14 @@ func testWho(t *testing.T, p *project) {
 	leave()
 }
 
-// Channels are apart, and their names are what they may be.
+// A message reaches only its own channel. Invalid channel names are refused.
 func testNames(t *testing.T, p *project) {
 	ctx := withPatience(t)
 	stream := open(t, ctx, p.url("/stream?channel=never.heard-of_it"))
 	stream.until("stream open")
 	say(t, p, "another", "not for this one")
 	say(t, p, "never.heard-of_it", "for this one")
-	if got := strings.Join(stream.until("for this one"), ""); got != "for this one" { // and keep-alives, maybe
+	if got := strings.Join(stream.until("for this one"), ""); got != "for this one" { // there may be keep-alives, too
 		t.Errorf("got %q", got)
 	}
 	for _, bad := range []string{"a,b", "a:b", "a b", "a%0d%0ab", strings.Repeat("a", 65), "é"} {
@@ -570,7 +570,7 @@ func testNames(t *testing.T, p *project) {
 	}
 }
 
-// signed returns a request to the origin itself, with a Grip-Sig; an empty one is left out.
+// signed sends a request to the origin itself, with this Grip-Sig, and returns the response. An empty sig is left out.
 func signed(t *testing.T, method, url, sig, contentType, body string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(withPatience(t), method, url, strings.NewReader(body))
@@ -599,8 +599,8 @@ func sign(t *testing.T, method jwt.SigningMethod, key any, issuer string, life t
 	return sig
 }
 
-// Who reaches the origin past the proxy is refused, unless he has the proxy's key; and then what he
-// sends is not trusted either.
+// The origin refuses requests that do not come through the proxy, unless they have a valid signature. It also checks the
+// content of signed requests.
 func testPastTheProxy(t *testing.T, p *project) {
 	key := []byte("viceroy_dev_signing_key_dont_use_in_production")
 	good := sign(t, jwt.SigningMethodHS256, key, "viceroy", time.Minute)
@@ -625,7 +625,7 @@ func testPastTheProxy(t *testing.T, p *project) {
 	if resp := signed(t, "POST", p.url("/socket"), "forged", grip.EventsType, "OPEN\r\n"); resp.StatusCode != http.StatusForbidden {
 		t.Errorf("a WebSocket's events, forwarded by the app: %s", resp.Status)
 	}
-	// A hold says where the client is, so that the proxy notices what came between the answer and it.
+	// A hold has the id of the client's last message. So the proxy notices messages between the answer and the hold.
 	last := say(t, p, "holds", "hello").ID
 	for _, name := range []string{"stream", "events", "poll"} {
 		resp := signed(t, "GET", "http://"+p.Origin+"/"+name+"?channel=holds", good, "", "")
@@ -634,7 +634,7 @@ func testPastTheProxy(t *testing.T, p *project) {
 			t.Errorf("/%s holds with the channels %q, want %q", name, got, want)
 		}
 		if link := resp.Header.Get(grip.HeaderLink); name != "poll" && !strings.HasPrefix(link, "</"+name+"?channel=holds&") {
-			t.Errorf("/%s says %q of where to ask for what was missed", name, link)
+			t.Errorf("/%s has the link %q for missed messages", name, link)
 		}
 	}
 	for _, tt := range []struct {
@@ -659,8 +659,8 @@ func testPastTheProxy(t *testing.T, p *project) {
 	}
 }
 
-// The same origin works for another publisher, here one that is configured as Fastly's is: with a
-// token, and a public key to verify with. Where publishing fails it says so.
+// The same origin works with another publisher. The one here is configured like Fastly's, with a token, and with a public
+// key for the signatures. If publishing fails, the answer says so.
 func testAnotherPublisher(t *testing.T, p *project) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -687,11 +687,11 @@ func testAnotherPublisher(t *testing.T, p *project) {
 
 	sig := sign(t, jwt.SigningMethodES256, private, "fastly:ID", time.Minute)
 	if resp := signed(t, "GET", "http://"+addr+"/stream", sig, "", ""); resp.StatusCode != 200 || resp.Header.Get(grip.HeaderHold) != "stream" {
-		t.Errorf("signed by the other: %s", resp.Status)
+		t.Errorf("signed by this publisher: %s", resp.Status)
 	}
 	sig = sign(t, jwt.SigningMethodHS256, []byte("viceroy_dev_signing_key_dont_use_in_production"), "viceroy", time.Minute)
 	if resp := signed(t, "GET", "http://"+addr+"/stream", sig, "", ""); resp.StatusCode != http.StatusForbidden {
-		t.Errorf("signed by the local one: %s", resp.Status)
+		t.Errorf("signed by the local Pushpin: %s", resp.Status)
 	}
 
 	publish := "http://" + addr + "/publish"
@@ -699,7 +699,7 @@ func testAnotherPublisher(t *testing.T, p *project) {
 		t.Errorf("publish: status %d, %s", code, body)
 	}
 	if got := <-requests; !strings.HasPrefix(got, `POST /service/ID/publish/ Bearer TOKEN {"items":[{"channel":"demo:`) {
-		t.Errorf("it published %s", got)
+		t.Errorf("the publish request was %s", got)
 	}
 	status = http.StatusForbidden
 	if code, body := post(t, publish, "hello"); code != http.StatusBadGateway || !strings.Contains(body, "refused it with status 403") {

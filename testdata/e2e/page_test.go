@@ -43,7 +43,7 @@ func TestPage(t *testing.T) {
 			run(pane+" connects", chromedp.WaitVisible(chromedp.CSS(`#`+pane+`[data-state="connected"]`)))
 		}
 	}
-	// shows waits until each pane shows the text once, with its latency.
+	// shows waits until each pane shows the text once, with a latency.
 	shows := func(text string) {
 		t.Helper()
 		for _, pane := range panes {
@@ -56,7 +56,7 @@ func TestPage(t *testing.T) {
 
 	run("open the page", chromedp.EmulateViewport(1200, 750), chromedp.Navigate(p.url("/?name=ann")))
 	connected()
-	// Drop the connections before the first message, and two times. Each pane comes back, and misses no message.
+	// Drop each connection two times, before the first message. Each pane comes back, and misses no message.
 	for range 2 {
 		for _, pane := range panes {
 			run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")))

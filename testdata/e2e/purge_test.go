@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestPurge follows SECURITY.md's recipe, as it is printed, for who may purge.
+// TestPurge applies the recipe for PURGE in SECURITY.md, and tests who may purge.
 func TestPurge(t *testing.T) {
 	t.Parallel()
 	security, err := os.ReadFile("../../SECURITY.md")
@@ -18,9 +18,9 @@ func TestPurge(t *testing.T) {
 	}
 	recipe := regexp.MustCompile("(?s)in the place of `([^`\n]*)` in `main.go`:\n\n  ```go\n(.*?)  ```\n").FindStringSubmatch(string(security))
 	if recipe == nil && !strings.Contains(string(security), "FastlyKeyIsValid") {
-		t.Skip("SECURITY.md is this project's own: it says nothing of PURGE")
+		t.Skip("SECURITY.md is this project's own: it does not mention PURGE")
 	} else if recipe == nil {
-		t.Fatal("SECURITY.md has no recipe for PURGE any more that this test can follow")
+		t.Fatal("SECURITY.md has no recipe for PURGE that this test can apply")
 	}
 	p := newProject(t)
 	lines := strings.ReplaceAll("\n"+recipe[2], "\n  ", "\n")[1:]
@@ -28,7 +28,7 @@ func TestPurge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(main), lines) { // else this project has it already
+	if !strings.Contains(string(main), lines) { // otherwise this project has the recipe already
 		p.edit(t, "main.go", "\t"+recipe[1]+"\n", lines)
 	}
 	setLocalServer(t, p, func(server map[string]any) { server["fake_valid_fastly_keys"] = []string{"valid"} })
@@ -51,6 +51,6 @@ func TestPurge(t *testing.T) {
 		conn.Close()
 	}
 	if n := len(app.origin.requests) + len(app.fanout.requests); n > 0 {
-		t.Errorf("%d requests arrived that were refused", n)
+		t.Errorf("%d refused requests arrived", n)
 	}
 }

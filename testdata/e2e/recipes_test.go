@@ -15,8 +15,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// TestRecipes applies each recipe, as it is printed in README.md beside this file, to a new project, and
-// runs the tests of the table there: that of the handler, and that of the app in Viceroy.
+// TestRecipes applies each recipe from README.md, beside this file, to a new project. Then it tests the project's table,
+// with the unit test of the handler, and with the app in Viceroy.
 func TestRecipes(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
@@ -28,7 +28,7 @@ func TestRecipes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if len(recipes[name]) == 0 {
-				t.Fatal("README.md has no such recipe")
+				t.Fatal("README.md does not have this recipe")
 			}
 			p := newProject(t)
 			for _, b := range recipes[name] {
@@ -44,7 +44,7 @@ func TestRecipes(t *testing.T) {
 					t.Fatal(err)
 				}
 				if formatted, err := format.Source(content); err != nil || string(formatted) != string(content) {
-					t.Errorf("%s is not as gofmt would have it: %v", source, err)
+					t.Errorf("%s is not formatted with gofmt: %v", source, err)
 				}
 			}
 			p.run(t, p.dir, "go", "test", ".")
@@ -63,7 +63,7 @@ func TestRecipes(t *testing.T) {
 	}
 }
 
-// apply does what the line before a block says is to be done with it.
+// apply puts a block into the project. The line before the block says where.
 func (p *project) apply(t *testing.T, b block) {
 	t.Helper()
 	named := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(b.intro, -1)
@@ -82,11 +82,11 @@ func (p *project) apply(t *testing.T, b block) {
 		}
 		p.write(t, last, string(content)+"\n"+b.text)
 	default:
-		t.Fatalf("README.md:%d: nothing says where this block goes: %s", b.line, b.intro)
+		t.Fatalf("README.md:%d: the line before this block does not say where it goes: %s", b.line, b.intro)
 	}
 }
 
-// checkRow checks that the request of the row goes where it must.
+// checkRow checks that the row's request goes to the right place.
 func (app *appAlone) checkRow(t *testing.T, row handoffs.Row) {
 	t.Helper()
 	response := app.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Connection: close\r\n\r\n")
@@ -99,10 +99,10 @@ func (app *appAlone) checkRow(t *testing.T, row handoffs.Row) {
 	case got := <-app.fanout.requests:
 		to = handoffs.Fanout
 		checkLine(t, row, got.line)
-	default: // what the app passes on has arrived before it can answer
+	default: // a request that the app sends on arrives before the client gets an answer
 	}
 	if to != row.To {
-		t.Errorf("%q must go to %s, and went to %s", row, row.To, to)
+		t.Errorf("%q must go to %s, but it went to %s", row, row.To, to)
 	}
 }
 
@@ -113,7 +113,8 @@ func checkLine(t *testing.T, row handoffs.Row, line string) {
 	}
 }
 
-// testSessions checks that a valid token has a request handed off, and a forged or expired one, or none, does not.
+// testSessions checks that a request with a valid token is handed off. One with a wrong or expired token, or without a
+// token, is not.
 func testSessions(t *testing.T, app *appAlone) {
 	request := func(channel, signed string, expires int64) string {
 		mac := hmac.New(sha256.New, []byte("a-key-for-my-machine-only"))

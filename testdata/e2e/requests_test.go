@@ -47,23 +47,23 @@ func serveAppAlone(t *testing.T, p *project) *appAlone {
 	if _, err := viceroy.WaitForListener(t.Context(), p.addr); err != nil {
 		t.Fatal(err)
 	}
-	for len(app.origin.requests) > 0 { // Viceroy's own, to see whether the origin is up
+	for len(app.origin.requests) > 0 { // Viceroy sends these to check that the origin is up
 		<-app.origin.requests
 	}
 	return app
 }
 
-// requestBytes is a request as its bytes arrived.
+// requestBytes has the bytes of a request, as they arrived.
 type requestBytes struct {
 	line    string   // the request line
 	headers []string // the header lines
-	body    string   // less its chunks
+	body    string   // without the chunks
 }
 
-// byteServer reads requests, and answers each with the bytes of answer.
+// byteServer reads requests, and answers each with the next bytes from answers.
 type byteServer struct {
 	requests chan requestBytes
-	answers  chan string // the next answer; without one it is a 200 with the body "ok"
+	answers  chan string // the next answers; if there is none, the answer is a 200 with the body "ok"
 }
 
 func newByteServer(t *testing.T, addr string) *byteServer {
@@ -73,7 +73,7 @@ func newByteServer(t *testing.T, addr string) *byteServer {
 	return s
 }
 
-// listen has serve serve each connection that comes to addr, until the test ends.
+// listen accepts connections at addr until the test ends, and calls serve for each.
 func listen(t *testing.T, addr string, serve func(net.Conn)) {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
@@ -95,7 +95,7 @@ func listen(t *testing.T, addr string, serve func(net.Conn)) {
 	}()
 }
 
-// resets, at the end of an answer, has the server reset the connection after it.
+// resets, at the end of an answer, makes the server reset the connection after the answer.
 const resets = "\x00RESET"
 
 func (s *byteServer) serve(conn net.Conn) {
@@ -116,7 +116,7 @@ func (s *byteServer) serve(conn net.Conn) {
 			conn.(*net.TCPConn).SetLinger(0)
 		}
 		if _, err := io.WriteString(conn, answer); err != nil || !strings.Contains(answer, "\r\nContent-Length: 2\r\n") {
-			return // what ends other answers is the end of the connection
+			return // other answers end with the connection
 		}
 	}
 }
@@ -157,13 +157,13 @@ func readRequestBytes(r *bufio.Reader) (req requestBytes, err error) {
 	}
 	content, err := io.ReadAll(body)
 	if err == nil && chunked {
-		_, err = r.Discard(len("\r\n")) // after the last chunk: there are no trailers
+		_, err = r.Discard(len("\r\n")) // the line after the last chunk; there are no trailers
 	}
 	req.body = string(content)
 	return req, err
 }
 
-// send writes the bytes to the app, on a connection of its own.
+// send writes the bytes to the app, on a new connection.
 func (app *appAlone) send(t *testing.T, request string) net.Conn {
 	t.Helper()
 	conn := app.dial(t)
@@ -182,24 +182,23 @@ func (app *appAlone) arrived(t *testing.T) (req requestBytes, fanout bool) {
 	case req = <-app.fanout.requests:
 		return req, true
 	case <-time.After(patience):
-		t.Fatal("nothing arrived")
+		t.Fatal("no request arrived")
 		return req, false
 	}
 }
 
-// TestRequests says what of a request arrives: the bytes that the client sent, but for these changes
-// of the platform.
+// TestRequests tests that requests arrive as the client sent them. The platform makes only these changes:
 //
-//   - Header names are in lower case: they are case-insensitive (RFC 9110 section 5.1). Names may change
-//     places; the lines of one name keep their order, which alone has a meaning (section 5.3).
-//   - Host is the backend's override_host; on a handoff, locally, the address of Pushpin.
-//   - A handoff has Pushpin-Route, the name of the backend, and never the client's.
-//   - What is sent without a body has Content-Length: 0, as the SDK always sends one.
-//   - A target is sent in origin-form, and * as /; a fragment is cut off (RFC 9112 section 3.2).
-//   - Chunks are cut anew, and trailers are dropped, as a recipient may (RFC 9110 section 6.5.1).
-//   - Upgrade is dropped, unless the request is handed off: it is for one hop (RFC 9110 section 7.8). That
-//     Connection still names it means nothing without it (section 7.6.1).
-//   - Where both Transfer-Encoding and Content-Length came, the second is dropped (RFC 9112 section 6.3).
+//   - Header names are in lower case; they are case-insensitive (RFC 9110 section 5.1). The order of names may change.
+//     The lines with the same name keep their order; only this order has a meaning (section 5.3).
+//   - Host is the backend's override_host. On a local handoff it is the address of Pushpin.
+//   - A handoff has the header Pushpin-Route with the backend's name. A client's Pushpin-Route does not arrive.
+//   - A request without a body has Content-Length: 0, because the SDK always sends a length.
+//   - A target arrives in origin-form, and * arrives as /. A fragment is removed (RFC 9112 section 3.2).
+//   - The sizes of chunks change. Trailers are removed, which is allowed (RFC 9110 section 6.5.1).
+//   - Upgrade is removed, unless the request is handed off: it is only for one hop (RFC 9110 section 7.8). Connection may
+//     still name it, which has no meaning without it (section 7.6.1).
+//   - If there are both Transfer-Encoding and Content-Length, Content-Length is removed (RFC 9112 section 6.3).
 func TestRequests(t *testing.T) {
 	t.Parallel()
 	app := newAppAlone(t)
@@ -210,11 +209,11 @@ func TestRequests(t *testing.T) {
 	}
 	type test struct {
 		name, line string
-		headers    string // besides Host
-		body       string // as sent
-		target     string // that arrives, where it is another
-		less       string // the headers that do not arrive
-		arrives    string // the body that arrives, where it is another
+		headers    string // without Host
+		body       string // as the client sends it
+		target     string // the target that arrives, if it is different
+		less       string // the header line that does not arrive
+		arrives    string // the body that arrives, if it is different
 	}
 	var tests []test
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "QUERY", "M-SEARCH", "BREW", "get", "Post"} {
@@ -283,7 +282,7 @@ func TestRequests(t *testing.T) {
 		if strings.HasPrefix(target, "/") {
 			target, arrives = below(row, target), below(row, arrives)
 		} else if row.Target != "/" {
-			continue // what these forms become would not be the table's request
+			continue // the changed target would not be the table's request
 		}
 		t.Run(tt.name, func(t *testing.T) {
 			conn := app.send(t, method+" "+target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+tt.headers+"\r\n"+tt.body)
@@ -309,7 +308,7 @@ func TestRequests(t *testing.T) {
 			}
 			r := bufio.NewReader(conn)
 			response, err := receive(r, method)
-			if err == nil && response.status == "100" { // what an Expect asks for
+			if err == nil && response.status == "100" { // the answer to Expect
 				response, err = receive(r, method)
 			}
 			if err != nil || response.status != "200" {
@@ -319,8 +318,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// carrier returns the request of the table that a test's own is made from: for GET one that is handed off, for
-// HEAD any, and for another method one that the app sends to the origin.
+// carrier returns a request from the table, from which a test makes its own request. For GET it is handed off. For HEAD
+// it may go to either place. For other methods the app forwards it to the origin.
 func carrier(method string) (row handoffs.Row, ok bool) {
 	switch method {
 	case "GET":
@@ -335,17 +334,19 @@ func carrier(method string) (row handoffs.Row, ok bool) {
 	return table.Find(handoffs.Origin, withBody)
 }
 
-// withoutOnce are the methods that the tests have said they go without.
+// withoutOnce has the tests and methods for which without has reported.
 var withoutOnce sync.Map
 
-// without says, once, that no request of the method is tested.
+// without reports that no request with this method is tested. It reports once for each test and method.
 func without(t *testing.T, method string) {
 	if _, said := withoutOnce.LoadOrStore(t.Name()+method, true); !said {
-		t.Run("requests with "+method, func(t *testing.T) { t.Skip("testdata/handoffs.txt has none that is passed on") })
+		t.Run("requests with "+method, func(t *testing.T) {
+			t.Skip("testdata/handoffs.txt has no such request that goes to Fanout or the origin")
+		})
 	}
 }
 
-// server returns the server that gets the row's requests.
+// server returns the server that gets the row's request.
 func (app *appAlone) server(row handoffs.Row) *byteServer {
 	if row.To == handoffs.Fanout {
 		return app.fanout
@@ -353,7 +354,7 @@ func (app *appAlone) server(row handoffs.Row) *byteServer {
 	return app.origin
 }
 
-// A CONNECT is for a proxy that clients choose, which the app is not: it goes nowhere.
+// CONNECT is for a proxy that the client chooses. The app is no such proxy, so a CONNECT must not arrive anywhere.
 func TestConnect(t *testing.T) {
 	t.Parallel()
 	app := newAppAlone(t)
@@ -366,7 +367,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-// expectedHeaders returns the headers that should arrive of those sent, with the platform's changes.
+// expectedHeaders returns the headers that must arrive, with the platform's changes. less is the line that must not.
 func expectedHeaders(sent, less string, fanout bool, app *appAlone) []string {
 	headers := []string{"host: " + app.Origin}
 	if fanout {
@@ -405,7 +406,7 @@ func eightyHeaders() string {
 	return headers.String()
 }
 
-// byName sorts header lines by name, and leaves those of one name in their order.
+// byName sorts header lines by name. Lines with the same name keep their order.
 func byName(headers []string) []string {
 	sorted := slices.Clone(headers)
 	slices.SortStableFunc(sorted, func(a, b string) int {

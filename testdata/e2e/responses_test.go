@@ -19,24 +19,24 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// responseBytes is a response as its bytes arrived.
+// responseBytes has the bytes of a response, as they arrived.
 type responseBytes struct {
-	status  string // the code
+	status  string // the status code
 	headers []string
 	body    string
-	err     error // how the body broke off; nil if it is whole
+	err     error // why the body is incomplete; nil if it is complete
 }
 
-// receive reads one response to a request with the method.
+// receive reads one response to a request with this method.
 func receive(r *bufio.Reader, method string) (resp responseBytes, err error) {
 	for first := true; ; first = false {
 		line, err := r.ReadString('\n')
 		if err != nil {
-			return resp, fmt.Errorf("the head broke off: %w", err)
+			return resp, fmt.Errorf("the head is incomplete: %w", err)
 		}
 		line = strings.TrimSuffix(line, "\r\n")
 		if first && !strings.HasPrefix(line, "HTTP/1.") {
-			return resp, fmt.Errorf("%.50q is no status line", line)
+			return resp, fmt.Errorf("%.50q is not a status line", line)
 		}
 		if line == "" {
 			break
@@ -48,7 +48,7 @@ func receive(r *bufio.Reader, method string) (resp responseBytes, err error) {
 		}
 		resp.headers = append(resp.headers, line)
 	}
-	var body io.Reader = r // until close
+	var body io.Reader = r // until the connection closes
 	for _, line := range resp.headers {
 		if length, ok := strings.CutPrefix(line, "content-length: "); ok {
 			n, err := strconv.ParseInt(length, 10, 64)
@@ -68,7 +68,7 @@ func receive(r *bufio.Reader, method string) (resp responseBytes, err error) {
 	return resp, nil
 }
 
-// exactly reads n bytes, and has an error if there are fewer.
+// exactly reads n bytes, and returns an error if there are fewer.
 type exactly struct {
 	r io.Reader
 	n *int64
@@ -86,15 +86,14 @@ func (e exactly) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestResponses says what of a response arrives at the client: the bytes that the origin sent, but for
-// these changes of the platform.
+// TestResponses tests that a response arrives at the client as the origin sent it. The platform makes only these changes:
 //
-//   - Header names are in lower case, and may change places, as in requests.
-//   - The reason phrase is the usual one for the status: a client should ignore it (RFC 9112 section 4).
-//   - A response without Date gets one, which whoever has a clock must add (RFC 9110 section 6.6.1).
-//   - What the origin ends by closing the connection is sent in chunks. Chunks are cut anew.
-//   - Trailers are dropped, as a recipient may (RFC 9110 section 6.5.1).
-//   - Interim responses (103) are not forwarded: the SDK does not see them.
+//   - Header names are in lower case, and their order may change, as in requests.
+//   - The reason phrase is the standard one for the status. A client should ignore it (RFC 9112 section 4).
+//   - A response without Date gets a Date. A recipient with a clock must add it (RFC 9110 section 6.6.1).
+//   - If the origin ends a body by closing the connection, the client gets it in chunks. The sizes of chunks change.
+//   - Trailers are removed, which is allowed (RFC 9110 section 6.5.1).
+//   - Interim responses (103) are not forwarded, because the SDK does not get them.
 func TestResponses(t *testing.T) {
 	t.Parallel()
 	app := newAppAlone(t)
@@ -103,11 +102,11 @@ func TestResponses(t *testing.T) {
 	type test struct {
 		name, method string
 		status       int
-		headers      string // as sent; the framing is among them
-		body         string // as sent
-		arrives      string // the body that arrives, where it is another
-		framing      string // the framing header that arrives, where it is another
-		cut          bool   // the client can tell that the body is not whole
+		headers      string // as the origin sends them, with the framing headers
+		body         string // as the origin sends it
+		arrives      string // the body that arrives, if it is different
+		framing      string // the framing header that arrives, if it is different
+		cut          bool   // the client must see that the body is incomplete
 		reset        bool   // the origin resets the connection after the body
 		before       string // interim responses
 	}
@@ -173,7 +172,7 @@ func TestResponses(t *testing.T) {
 			if !strings.Contains(tt.headers, "Date: ") {
 				headers = slices.DeleteFunc(headers, func(line string) bool { return strings.HasPrefix(line, "date: ") })
 				if len(headers) != len(got.headers)-1 {
-					t.Error("it got no Date")
+					t.Error("the response has no Date")
 				}
 			}
 			if !slices.Equal(headers, byName(want)) {
@@ -184,20 +183,20 @@ func TestResponses(t *testing.T) {
 				body = tt.arrives
 			}
 			if tt.cut && strings.HasPrefix(body, got.body) {
-				body = got.body // the end may overtake what was sent before it
+				body = got.body // the error may arrive before the last data
 			}
 			if got.body != body || (got.err != nil) != tt.cut {
-				t.Errorf("the body is %.50q (%d bytes), %v; want %.50q, and to see it cut short: %t", got.body, len(got.body), got.err, body, tt.cut)
+				t.Errorf("the body is %.50q (%d bytes), %v; want %.50q, and an error for a cut body: %t", got.body, len(got.body), got.err, body, tt.cut)
 			}
 		})
 	}
 }
 
-var heap = regexp.MustCompile(`using ([0-9.]+) Mi?B of WebAssembly heap`) // older ones say MB
+var heap = regexp.MustCompile(`using ([0-9.]+) Mi?B of WebAssembly heap`) // older versions print MB
 
-// TestLarge streams 256 MiB, to a client that first does not read and then does. It passes the sandbox
-// by, whose heap stays as it is, and nothing stores it meanwhile: the host's memory stays too, and the
-// origin is held up.
+// TestLarge streams 256 MiB to a client that does not read at first. The body does not pass through the sandbox, so the
+// sandbox's heap does not grow. Nothing stores the body, so the host's memory does not grow either, and the origin must
+// wait.
 func TestLarge(t *testing.T) {
 	t.Parallel()
 	row := forwarded(t)
@@ -219,7 +218,7 @@ func TestLarge(t *testing.T) {
 			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 				return
 			}
-			if err != nil { // the client does not read: go on when it does
+			if err != nil { // the client does not read: continue when it reads
 				select {
 				case stuck <- n:
 				default:
@@ -244,13 +243,13 @@ func TestLarge(t *testing.T) {
 	select {
 	case n := <-stuck:
 		if n > size/4 {
-			t.Errorf("%d MiB were taken from the origin for a client that does not read", n>>20)
+			t.Errorf("the app accepted %d MiB from the origin for a client that does not read", n>>20)
 		}
 	case <-time.After(patience):
-		t.Error("a client that does not read does not hold up the origin")
+		t.Error("the origin does not wait for a client that does not read")
 	}
 	if grown := int64(rss() - before); grown > 64<<20 {
-		t.Errorf("for a client that does not read the host's memory grew by %d MiB", grown>>20)
+		t.Errorf("with a client that does not read, the host's memory grew by %d MiB", grown>>20)
 	}
 	conn.SetDeadline(time.Now().Add(2 * patience))
 	n, err := io.Copy(io.Discard, conn)
@@ -266,12 +265,12 @@ func TestLarge(t *testing.T) {
 	p.waitForLog(t, " of WebAssembly heap")
 	for _, match := range heap.FindAllStringSubmatch(p.log.String(), -1) {
 		if megabytes, err := strconv.ParseFloat(match[1], 64); err != nil || megabytes > 16 {
-			t.Errorf("a sandbox was %s", match[0])
+			t.Errorf("the sandbox was %s", match[0])
 		}
 	}
 }
 
-// viceroy returns the process that serves the project's app.
+// viceroy returns the Viceroy process that serves the project's app.
 func (p *project) viceroy(t *testing.T) *process.Process {
 	t.Helper()
 	all, err := process.Processes()
@@ -283,6 +282,6 @@ func (p *project) viceroy(t *testing.T) *process.Process {
 			return proc
 		}
 	}
-	t.Fatal("Viceroy does not run")
+	t.Fatal("there is no Viceroy process")
 	return nil
 }

@@ -13,10 +13,10 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// TestSmuggling sends requests that a proxy and an origin might read differently, with another request
-// hidden in them, and then an honest one on the same connection. The app refuses them, or passes them
-// on in a form that has one reading; the honest request gets its own answer, or the connection is
-// closed; the hidden one never arrives.
+// TestSmuggling sends requests that a proxy and an origin could read differently, with another request hidden in them.
+// Then it sends a normal request on the same connection. The app must refuse the first request, or send it on in a form
+// with only one meaning. The normal request gets its own answer, or the connection is closed. The hidden request never
+// arrives.
 // Source: RFC 9112 section 11.2
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,7 @@ func TestSmuggling(t *testing.T) {
 	chunkOf := func(body string) string { return fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body) }
 	tests := []struct {
 		name, request string
-		// twice: the client's own framing ends before the second request, which is one that it made.
+		// twice: by the client's framing, the second request is not hidden, so it may arrive.
 		twice bool
 	}{
 		{name: "length and chunks, the length shorter", request: "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunkOf(hidden)},
@@ -62,8 +62,7 @@ func TestSmuggling(t *testing.T) {
 		}
 		for _, tt := range tests {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
-				// An origin that is told of a body reads it; what it would take for the next request
-				// is what it gets after that.
+				// The origin reads the body that the headers announce. The bytes after it are the next request.
 				conn := app.send(t, headTo(row, "/first")+tt.request+headTo(post, "/honest")+"Connection: close\r\n"+length)
 				defer conn.Close()
 				r := bufio.NewReader(conn)
@@ -91,7 +90,7 @@ func TestSmuggling(t *testing.T) {
 						t.Errorf("the hidden request arrived: %q", lines)
 					}
 				}
-				// 400: refused at once; 502: when the body broke off, and so what had been sent of it.
+				// 400: the app refused the request. 502: the body was incomplete, and the request to the origin ended too.
 				refused := len(answers) > 0 && slices.Contains([]string{"400", "502"}, answers[len(answers)-1])
 				if !refused && len(answers) != len(lines) {
 					t.Errorf("%d requests arrived, %q, and there were the answers %q", len(lines), lines, answers)
@@ -101,12 +100,12 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
-// headTo returns the beginning of a request's head, made from the row, for a target below that of the row.
+// headTo returns the first lines of a request, made from the row, for a target below the row's target.
 func headTo(row handoffs.Row, target string) string {
 	return row.Method + " " + below(row, target) + " HTTP/1.1\r\nHost: example.com\r\n" + headOf(row)
 }
 
-// TestInjection has targets and values try to become headers.
+// TestInjection sends targets and values that try to become header lines.
 func TestInjection(t *testing.T) {
 	t.Parallel()
 	app := newAppAlone(t)
@@ -125,7 +124,7 @@ func TestInjection(t *testing.T) {
 			conn.Close()
 		}
 	}
-	// And a response of the origin that tries it at the client.
+	// A response of the origin tries the same with the client.
 	app.origin.answers <- "HTTP/1.1 302 Found\r\nLocation: /x%0d%0aSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
 	conn := app.send(t, postFor(t, "none"))
 	got, err := receive(bufio.NewReader(conn), "POST")
@@ -134,8 +133,8 @@ func TestInjection(t *testing.T) {
 	}
 }
 
-// TestOwnAnswers has many clients at once, and each must get the answer to its own request: nothing
-// that a sandbox keeps from one request may reach another.
+// TestOwnAnswers has many clients at the same time. Each must get the answer to its own request. A sandbox must not mix
+// the data of two requests.
 func TestOwnAnswers(t *testing.T) {
 	t.Parallel()
 	row := forwarded(t)
@@ -165,7 +164,7 @@ func TestOwnAnswers(t *testing.T) {
 	clients.Wait()
 }
 
-// echoHeaders answers each request with its headers whose names begin with X-Own.
+// echoHeaders answers each request with those of its headers whose names begin with X-Own.
 func echoHeaders(conn net.Conn) {
 	for r := bufio.NewReader(conn); ; {
 		req, err := readRequestBytes(r)
@@ -182,8 +181,8 @@ func echoHeaders(conn net.Conn) {
 	}
 }
 
-// TestDisturbed has clients go away in the middle, and the app panic: the requests after that, on the
-// same sandboxes or on new ones, are served.
+// TestDisturbed has clients that disconnect during a request or a response, and an app that panics. Later requests are
+// still served, in the same sandboxes or in new ones.
 func TestDisturbed(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -194,7 +193,7 @@ func TestDisturbed(t *testing.T) {
 	served := 0
 	serves := func(t *testing.T) {
 		t.Helper()
-		for range 8 { // more than one sandbox takes locally
+		for range 8 { // more requests than one sandbox serves locally
 			served++
 			id := fmt.Sprint("served ", served)
 			origin.expect(id, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
@@ -206,7 +205,7 @@ func TestDisturbed(t *testing.T) {
 	t.Run("gone before the response", func(t *testing.T) {
 		gone := make(chan struct{})
 		leave := sync.OnceFunc(func() { close(gone) })
-		defer leave() // if the test fails before that, the origin must not wait for ever
+		defer leave() // if the test fails earlier, the origin must not wait forever
 		arrived := origin.expectFunc(t.Name(), func(conn net.Conn) {
 			<-gone
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
@@ -221,7 +220,7 @@ func TestDisturbed(t *testing.T) {
 	t.Run("gone in the middle of the response", func(t *testing.T) {
 		gone := make(chan struct{})
 		leave := sync.OnceFunc(func() { close(gone) })
-		defer leave() // if the test fails before that, the origin must not wait for ever
+		defer leave() // if the test fails earlier, the origin must not wait forever
 		origin.expectFunc(t.Name(), func(conn net.Conn) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\nConnection: close\r\n\r\nbegins")
 			<-gone

@@ -284,7 +284,7 @@ func printInvitation(addr, dir string, m chain.Manifest) {
 	}
 	fmt.Printf(`
 Open http://%[1]s/ in a browser: %[3]s (http://%[2]s/).
-Or try these, each in a terminal of its own. Ctrl-C here ends it all.
+Or try these commands, each in another terminal. Ctrl-C here ends it all.
 
   An event stream that stays open:
     curl -N http://%[1]s/events

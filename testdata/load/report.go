@@ -14,7 +14,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
-// usage keeps the most memory and open files of each program: those of the app's Fastly CLI, and the origin.
+// usage keeps, for each program, the most memory and open files that it had: the Fastly CLI, Viceroy, Pushpin's parts and
+// the origin.
 type usage struct {
 	programs map[string]*process.Process
 
