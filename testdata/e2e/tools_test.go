@@ -54,18 +54,18 @@ func TestTools(t *testing.T) {
 		{
 			name: "no network and no cargo", fails: true,
 			onPath: []string{"pushpin"}, cached: []string{"fastly"},
-			says: []string{"Viceroy could not be downloaded", "no cargo", "https://rustup.rs/", "https://github.com/fastly/Viceroy"},
+			says: []string{"downloading Viceroy failed", "no cargo", "https://rustup.rs/", "https://github.com/fastly/Viceroy"},
 		},
 		{
 			name: "a cargo that is too old", fails: true, scripts: map[string]string{"cargo": "cargo 1.63.0"},
 			onPath: []string{"pushpin"}, cached: []string{"fastly"},
-			says: []string{"cargo, version 1.63.0: this needs ", "Viceroy could not be downloaded", "https://rustup.rs/"},
+			says: []string{"cargo, version 1.63.0: this needs ", "downloading Viceroy failed", "https://rustup.rs/"},
 		},
 		{
 			name: "a package manager that has no Pushpin", fails: true,
 			scripts: map[string]string{"apt-get": "", "sudo": "", "apt-cache": "pushpin:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n     1.36.0"},
 			cached:  []string{"fastly"},
-			says:    []string{"no Pushpin ", "Viceroy could not be downloaded"},
+			says:    []string{"no Pushpin ", "downloading Viceroy failed"},
 		},
 		{
 			name: "a package manager whose Pushpin is too old", fails: true,

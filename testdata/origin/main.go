@@ -157,7 +157,7 @@ type arrived struct {
 func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
-		http.Error(w, fmt.Sprintf("the body broke off after %d bytes", n), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("the body is incomplete: it ended after %d bytes", n), http.StatusBadRequest)
 		return
 	}
 	a := arrived{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header.Clone(), BodyBytes: n, ViaFanout: true, GripSig: "valid"}

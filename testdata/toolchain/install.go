@@ -100,7 +100,7 @@ func (in *installer) canBuildViceroy() error {
 	if _, _, ok := in.onPath("cargo", cargoOldest, "--version"); ok {
 		return nil
 	}
-	return fmt.Errorf("Viceroy could not be downloaded (see above), and there is no cargo %s or newer on PATH to build it: "+
+	return fmt.Errorf("downloading Viceroy failed (see above), and there is no cargo %s or newer on PATH to build it: "+
 		"check the network, or install Rust (https://rustup.rs/), or %s", cargoOldest, viceroyByHand)
 }
 
