@@ -339,10 +339,10 @@ func testSocketEdges(t *testing.T, p *project) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("close with a code that is none", func(t *testing.T) {
+	t.Run("close with an invalid code", func(t *testing.T) {
 		conn := dialSocket(t, ctx, p, "")
 		for _, code := range []string{"99", "1005", "1006", "1015", "2999", "5000"} {
-			if got := talk(t, ctx, conn, `{"close":`+code+`}`); !strings.Contains(got, "code 1000, or a code from 3000 to 4999") {
+			if got := talk(t, ctx, conn, `{"close":`+code+`}`); !strings.Contains(got, "1000, or a code from 3000 to 4999") {
 				t.Errorf("%s: got %s", code, got)
 			}
 		}
