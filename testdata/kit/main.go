@@ -198,10 +198,12 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 		return err
 	}
 
-	printInvitation(addr, dir, m)
-	if dir == "" { // another origin need not have these
-		fmt.Print(notHeld(ctx, addr))
+	closed := ""
+	if dir == "" { // another origin need not have these connections
+		closed = notHeld(ctx, addr)
 	}
+	printInvitation(addr, dir, m)
+	fmt.Print(closed)
 	select {
 	case <-ctx.Done():
 		out.stop.Store(true)

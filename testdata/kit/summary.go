@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -18,7 +19,7 @@ import (
 // were skipped, why they were skipped, and the versions of the tools.
 func summary(ctx context.Context, _ string, files []string) error {
 	count := map[string]int{}
-	var skipped []string
+	skipped := map[string][]string{} // the tests, by the reason
 	for _, file := range files {
 		events, err := os.Open(file)
 		if err != nil {
@@ -42,7 +43,7 @@ func summary(ctx context.Context, _ string, files []string) error {
 			case event.Action == "output" && !strings.HasPrefix(output, "---") && !strings.HasPrefix(output, "==="):
 				_, said[id], _ = strings.Cut(output, ": ") // after the file and line
 			case event.Action == "skip":
-				skipped = append(skipped, event.Test+": "+said[id])
+				skipped[said[id]] = append(skipped[said[id]], event.Test)
 			}
 		}
 	}
@@ -52,8 +53,11 @@ func summary(ctx context.Context, _ string, files []string) error {
 	}
 	why := ""
 	if len(skipped) > 0 {
-		slices.Sort(skipped)
-		why = " (" + strings.Join(skipped, "; ") + ")"
+		var reasons []string
+		for _, reason := range slices.Sorted(maps.Keys(skipped)) {
+			reasons = append(reasons, strings.Join(skipped[reason], ", ")+": "+reason)
+		}
+		why = " (" + strings.Join(reasons, "; ") + ")"
 	}
 	fmt.Printf("\n%d tests passed, %d failed, %d skipped%s, with Go %s, %s\n", count["pass"], count["fail"], count["skip"], why,
 		strings.TrimPrefix(runtime.Version(), "go"), t.Versions(ctx))

@@ -132,7 +132,7 @@ func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := o.grip.Verify(r); err != nil {
 			log.Printf("%s %s from %s: %v", r.Method, r.URL.Path, r.RemoteAddr, err)
-			http.Error(w, "this endpoint works through the GRIP proxy only: connect to the app, not to its origin", http.StatusForbidden)
+			http.Error(w, "this endpoint works through the GRIP proxy only: connect to the app, and let main.go hand off the request", http.StatusForbidden)
 			return
 		}
 		if c, ok := parseClient(w, r); ok {
