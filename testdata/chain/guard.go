@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,7 @@ const (
 
 // A process that is killed cannot clean up. So it starts a guard: a second process with the same executable, in its
 // own process group. When the first process ends, for any reason, the guard stops the programs that still run, and
-// removes the directories.
+// those that use the directories, and removes the directories.
 func init() {
 	if os.Getenv(guardVariable) != "" {
 		guard(os.Stdin)
@@ -56,8 +57,26 @@ func guard(told io.Reader) {
 		}
 	}
 	for _, dir := range directories {
+		// Other programs, such as npm, may still write there, and RemoveAll would then leave something.
+		for left := using(dir); len(left) > 0; left = using(dir) {
+			for _, p := range left {
+				stop(p)
+			}
+		}
 		os.RemoveAll(dir)
 	}
+}
+
+// using returns the processes that were started with dir as their directory for temporary files.
+func using(dir string) (found []*process.Process) {
+	all, _ := process.Processes()
+	for _, p := range all {
+		// There is an error for other users' processes, and for those that just ended.
+		if env, _ := p.Environ(); slices.Contains(env, "TMPDIR="+dir) && Alive(p) {
+			found = append(found, p)
+		}
+	}
+	return found
 }
 
 // guarding is the guard of this process. The lock in running protects it.
@@ -79,7 +98,7 @@ func guarded() error {
 		return fmt.Errorf("start a guard: %w", err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), guardVariable+"=1")
+	cmd.Env = append(os.Environ(), guardVariable+"=1", "TMPDIR=") // without TMPDIR, so that no other guard stops it
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := cmd.StdinPipe()
 	if err == nil {
