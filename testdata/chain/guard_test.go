@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,12 +23,11 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println(writer.Process.Pid, dir)
-		select {}
+		writer.Wait()
 	}
 
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
 	cmd.Env = append(os.Environ(), killed+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
