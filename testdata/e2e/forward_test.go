@@ -127,8 +127,10 @@ func testWebSocketRow(t *testing.T, p *project, origin *rawOrigin, row handoffs.
 		t.Fatal(err)
 	}
 	got, ok := whereItWent(t, row, arrived, resp.StatusCode)
-	// Pushpin 1.36 accepts a WebSocket only with this value.
-	if accepted := strings.HasSuffix(row.Header, ": websocket"); ok && accepted && got.viaFanout() && (resp.StatusCode != http.StatusSwitchingProtocols || got.method != "POST" || got.body != "OPEN\r\n") {
+	if !ok || !got.viaFanout() || !strings.HasSuffix(row.Header, ": websocket") { // Pushpin 1.36 accepts only this value
+		return
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols || got.method != "POST" || got.body != "OPEN\r\n" {
 		t.Errorf("%s with the body %q arrived, and the client got %s", got.method, got.body, resp.Status)
 	}
 }

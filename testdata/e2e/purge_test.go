@@ -42,7 +42,8 @@ func TestPurge(t *testing.T) {
 	} {
 		row, ok := carrier(tt.method)
 		if !ok {
-			continue // the table has no request of this method that the app passes on
+			without(t, tt.method)
+			continue
 		}
 		row.Method = tt.method
 		conn := app.send(t, headTo(row, "/")+tt.headers+"\r\n")
