@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/shirou/gopsutil/v4/process"
 )
@@ -114,10 +115,19 @@ func guarded() error {
 // tellGuard sends the guard one line. The caller has locked running.
 func tellGuard(kind, about string) { fmt.Fprintf(guarding.in, "%s %s\n", kind, about) }
 
+// ASCIITempDir returns the directory for temporary files, or /tmp if there are letters other than ASCII in its path. The
+// zurl of Pushpin 1.36 ends at once where its sockets have such a path.
+func ASCIITempDir() string {
+	if dir := os.TempDir(); !strings.ContainsFunc(dir, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return dir
+	}
+	return "/tmp"
+}
+
 // TempDir makes a directory for temporary files, and sets TMPDIR to it for this process and those that it starts.
 // StopAll removes the directory. If the process ends without StopAll, its guard removes it.
 func TempDir() (string, error) {
-	base := os.TempDir()
+	base := ASCIITempDir()
 	if len(base) > 40 {
 		base = "/tmp" // Pushpin's sockets are in this directory, and macOS limits their paths to 103 bytes
 	}

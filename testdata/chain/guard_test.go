@@ -10,6 +10,15 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
+func TestASCIITempDir(t *testing.T) {
+	for dir, want := range map[string]string{"/var/tmp/a b": "/var/tmp/a b", "/var/tmp/ä": "/tmp", "/var/tmp/\xff": "/tmp"} {
+		t.Setenv("TMPDIR", dir)
+		if got := ASCIITempDir(); got != want {
+			t.Errorf("%s: got %s, want %s", dir, got, want)
+		}
+	}
+}
+
 // After a process is killed, its guard removes its directory, even if a program still writes there.
 func TestKilled(t *testing.T) {
 	const killed = "FANOUT_FORWARD_KILLED"
@@ -22,7 +31,7 @@ func TestKilled(t *testing.T) {
 		if err := writer.Start(); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Println(writer.Process.Pid, dir)
+		fmt.Printf("%d %q\n", writer.Process.Pid, dir)
 		writer.Wait()
 	}
 
@@ -37,7 +46,7 @@ func TestKilled(t *testing.T) {
 	}
 	var pid int32
 	var dir string
-	_, err = fmt.Fscan(out, &pid, &dir)
+	_, err = fmt.Fscanf(out, "%d %q\n", &pid, &dir)
 	cmd.Process.Kill()
 	if err != nil {
 		t.Fatal(err)

@@ -59,6 +59,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
+	os.Setenv("TMPDIR", chain.ASCIITempDir())
 	err = command(ctx, a.String(), flag.Args()[1:])
 	if err != nil && ctx.Err() != nil {
 		fmt.Fprintf(os.Stderr, "\n%s: interrupted; run it again to continue\n", flag.Arg(0))
