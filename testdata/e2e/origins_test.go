@@ -314,9 +314,10 @@ func testOriginProduction(t *testing.T, p *project, origin origins.Origin) {
 	}
 }
 
-// If GRIP_URL is not valid, or has no key to check signatures, the origin ends at once.
+// If GRIP_URL is not valid, has no key to check signatures, or a public key without an issuer, the origin ends at once.
 func testOriginGripURL(t *testing.T, p *project, origin origins.Origin) {
-	for _, gripURL := range []string{"", "SECRET", "http://localhost:SECRET/?verify-key=SECRET", "http://localhost:5561/?key=SECRET"} {
+	for _, gripURL := range []string{"", "SECRET", "http://localhost:SECRET/?verify-key=SECRET", "http://localhost:5561/?key=SECRET",
+		"http://localhost:5561/?key=SECRET&verify-key=base64:LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFQ0tvNUExZWJ5RmNubVZWOFNFNU9uKzhHODFKeQpCalN2Y3J4NFZMZXRXQ2p1REFtcHBUbzN4TS96ejc2M0NPVENnSGZwLzZsUGRDeVlqanFjK0dNN3N3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0t"} {
 		out := &logBuffer{}
 		process, _ := startOrigin(t, origin, gripURL, out)
 		select {
@@ -325,7 +326,7 @@ func testOriginGripURL(t *testing.T, p *project, origin origins.Origin) {
 			t.Errorf("the origin runs with the GRIP_URL %q", gripURL)
 			continue
 		}
-		if got := out.String(); !strings.HasPrefix(got, "GRIP_URL must be ") || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
+		if got := out.String(); !strings.HasPrefix(got, "GRIP_URL must ") || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
 			t.Errorf("with the GRIP_URL %q the origin prints\n%s", gripURL, got)
 		}
 	}

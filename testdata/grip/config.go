@@ -41,7 +41,7 @@ type Config struct {
 //
 // If the URI has a user and password, they are for publishing with basic authentication. If a key starts with
 // "base64:", the rest is decoded first. A verify-key may be a public key in PEM, a JSON Web Key, or a secret. A key for
-// signing must be a secret. If verifyKey is not empty, ParseURL uses it in place of verify-key; it is for the
+// signing must be a secret. A public key needs a verify-iss: Fanout's is the same for all services. If verifyKey is not empty, ParseURL uses it in place of verify-key; it is for the
 // environment variable GRIP_VERIFY_KEY. An error says which part is wrong and what to change, and never shows a key.
 // Source: https://github.com/fanout/js-grip#the-grip_url
 func ParseURL(gripURL, verifyKey string) (*Config, error) {
@@ -101,6 +101,9 @@ func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	if verifyKey != "" {
 		if c.verifyKey, err = parseKey(verifyKey); err != nil {
 			return nil, fmt.Errorf("GRIP_URL: verify-key: %w", err)
+		}
+		if _, secret := c.verifyKey.([]byte); !secret && c.VerifyIssuer == "" {
+			return nil, errors.New("GRIP_URL has a public verify-key and no verify-iss: add verify-iss=fastly:{service-id}, because all Fanout services sign with the same key")
 		}
 	}
 	u.User, u.RawQuery = nil, query.Encode()

@@ -152,6 +152,8 @@ func TestParseURL(t *testing.T) {
 		{"http://localhost/", "base64:", "empty"},
 		{"http://localhost/", "base64:SECRET!", "not base64"},
 		{"http://localhost/", `{"kty":"SECRET"}`, "JSON Web Key"},
+		{"http://localhost/", fastly, "add verify-iss=fastly:{service-id}"},
+		{"http://localhost/?verify-iss=&iss=me&key=SECRET&verify-key=" + url.QueryEscape(fastly), "", "add verify-iss=fastly:{service-id}"},
 		{"http://localhost/", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "PEM"},
 	} {
 		_, err := ParseURL(bad.url, bad.verifyKey)

@@ -3,13 +3,18 @@
 import net from 'node:net';
 import express from 'express';
 import { ServeGrip } from '@fanoutio/serve-grip';
-import { HttpResponseFormat, HttpStreamFormat, WebSocketMessageFormat } from '@fanoutio/grip';
+import { HttpResponseFormat, HttpStreamFormat, WebSocketMessageFormat, isSymmetricSecret, loadKey } from '@fanoutio/grip';
 
 net.setDefaultAutoSelectFamily(true); // for Node.js 18, where "localhost" would only be ::1
 const grip = process.env.GRIP_URL ?? '';
-if (!/^https?:/.test(grip) || !URL.canParse(grip) || !new URL(grip).searchParams.get('verify-key')) {
-  console.error('GRIP_URL must be the http or https URL of a GRIP proxy, and must have a verify-key: see README.md');
-  process.exit(1); // without the key, anybody could pretend to be the proxy
+const params = /^https?:/.test(grip) && URL.canParse(grip) ? new URL(grip).searchParams : new URLSearchParams();
+if (!params.get('verify-key')) { // without it, anybody could pretend to be the proxy
+  console.error('GRIP_URL must be the http or https URL of a GRIP proxy and have a verify-key: see README.md');
+  process.exit(1);
+}
+if (!params.get('verify-iss') && !isSymmetricSecret(loadKey(params.get('verify-key')))) {
+  console.error('GRIP_URL must have a verify-iss, because all Fanout services sign with the same key: add verify-iss=fastly:{service-id}');
+  process.exit(1);
 }
 const serveGrip = new ServeGrip({ grip });
 const app = express();

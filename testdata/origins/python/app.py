@@ -8,8 +8,10 @@ from waitress import serve
 
 GRIP_URL = os.environ.get("GRIP_URL", "")
 if not re.match(r"https?://(\[[0-9a-f:]+\]|[^/?:]+)(:\d+)?[/?].*\bverify-key=.", GRIP_URL):
-    sys.exit("GRIP_URL must be the http or https URL of a GRIP proxy, and must have a verify-key, or anybody could pretend to be the proxy: see README.md")
+    sys.exit("GRIP_URL must be the http or https URL of a GRIP proxy and have a verify-key, or anybody could pretend to be the proxy: see README.md")
 grip = gripcontrol.parse_grip_uri(GRIP_URL)
+if "PUBLIC KEY" in str(grip["verify_key"]) and not grip.get("verify_iss"):
+    sys.exit("GRIP_URL must have a verify-iss, because all Fanout services sign with the same key: add verify-iss=fastly:{service-id}")
 publisher = gripcontrol.GripPubControl(grip)
 app = Flask(__name__)
 
