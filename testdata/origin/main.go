@@ -155,6 +155,7 @@ type arrived struct {
 
 // echo reports the request as it arrived here, and whether the app handed it off to Fanout.
 func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store") // the report shows this client's headers
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
 		http.Error(w, fmt.Sprintf("the body is incomplete: it ended after %d bytes", n), http.StatusBadRequest)

@@ -262,3 +262,16 @@ func TestTrustPages(t *testing.T) {
 		}
 	}
 }
+
+// /echo shows the headers of one client. So no cache between may keep the response for the next client.
+func TestEchoIsNotCached(t *testing.T) {
+	url := startOrigin(t, nil)
+	resp, err := http.Get(url + "/echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control is %q, want no-store", got)
+	}
+}
