@@ -77,6 +77,7 @@ func (o *origin) handler() http.Handler {
 	mux.Handle("GET /stream", o.held(o.stream))
 	mux.Handle("GET /events", o.held(o.events))
 	mux.Handle("GET /poll", o.held(o.poll))
+	mux.Handle("GET /me", o.held(me))
 	mux.Handle("POST /socket", o.pages.Handler(o.held(o.socket))) // a WebSocket's events arrive in POST requests
 	mux.HandleFunc("GET /socket", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Upgrade", "websocket")
@@ -111,6 +112,7 @@ func trustPages(origins string) (*http.CrossOriginProtection, error) {
 type client struct {
 	channel string
 	name    string // of the person; it may be empty
+	user    string // who the app says it is; empty if it says nothing
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -126,7 +128,10 @@ func parseClient(w http.ResponseWriter, r *http.Request) (client, bool) {
 	return c, true
 }
 
-// held wraps an endpoint whose connections the proxy holds. It refuses requests that did not come through the proxy,
+// headerUser is the header in which the app tells who the client is, when it has checked that.
+const headerUser = "X-User"
+
+// held wraps an endpoint that works only through the proxy, such as one whose connections it holds. It refuses requests that did not come through the proxy,
 // and requests with an invalid channel or name.
 func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -135,11 +140,32 @@ func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client))
 			http.Error(w, "this endpoint works through the GRIP proxy only: connect to the app, and let main.go hand off the request", http.StatusForbidden)
 			return
 		}
-		if c, ok := parseClient(w, r); ok {
-			w.Header().Set("Cache-Control", "no-store")
-			endpoint(w, r, c)
+		c, ok := parseClient(w, r)
+		if !ok {
+			return
 		}
+		// Several values may be the client's and the app's, and a proxy may have joined them with a comma.
+		user := strings.Join(r.Header.Values(headerUser), ",")
+		if strings.Contains(user, ",") {
+			http.Error(w, "there must be only one "+headerUser, http.StatusBadRequest)
+			return
+		}
+		if o.grip.Verifies() { // otherwise anybody can pretend to be the proxy
+			c.user = user
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		endpoint(w, r, c)
 	})
+}
+
+// me answers with the user that the app vouches for.
+func me(w http.ResponseWriter, _ *http.Request, c client) {
+	if c.user == "" {
+		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110 section 15.5.2
+		http.Error(w, "the app vouches for no user", http.StatusUnauthorized)
+		return
+	}
+	writeJSON(w, map[string]string{"user": c.user})
 }
 
 // arrived is echo's report about a request.

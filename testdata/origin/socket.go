@@ -115,7 +115,7 @@ func (o *origin) obey(r *http.Request, c client, content []byte, echoed int) (an
 		o.presence.gone(c, "socket")
 		return []grip.Event{grip.CloseEvent(cmd.Close, cmd.Reason)}, true
 	case cmd.WhoAmI:
-		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "echoed": echoed})}, true
+		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "user": c.user, "echoed": echoed})}, true
 	case cmd.After != nil:
 		// The subscription starts a moment after the client sees the WebSocket open. The client does not get messages
 		// of that moment. So it asks for them, with the id of its last message. It asks when the WebSocket is open,
