@@ -2,7 +2,6 @@
 
 ADDR ?= 127.0.0.1:7676
 ARGS ?=
-LOAD ?=
 KIT  := testdata/bin/kit -addr $(ADDR)
 WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
@@ -19,7 +18,6 @@ help: ## Show this list
 	@echo
 	@echo "  ADDR=host:port sets another address for the app than $(ADDR). ARGS='...' are arguments for the"
 	@echo "  Fastly CLI (build, serve, demo) or for go test (e2e, test): make e2e ARGS=-run=TestDemo."
-	@echo "  LOAD='-streams 5000 -sockets 0' changes the load; testdata/bin/load -help lists all flags."
 
 demo: kit ## Run the app with the demo origin (or with ORIGIN=directory), and print what to try
 	@exec $(KIT) -origin "$$ORIGIN" demo $(ARGS)
@@ -63,9 +61,7 @@ e2e: tools ## Run the end-to-end tests, with the Fastly CLI, Viceroy, Pushpin an
 		--post-run-command='bin/kit summary $(if $(filter test,$(MAKECMDGOALS)),bin/unit.json bin/packages.json) bin/e2e.json' -- -count=1 -timeout=20m $(ARGS) ./e2e
 
 load: tools ## Hold 4000 connections through the app, check every message, then test faults (some minutes)
-	@go -C testdata build -o bin/ ./load
-	@testdata/bin/load -addr $(ADDR) $(LOAD)
-	go -C testdata test -count=1 -timeout=20m -run='^TestFaults$$' ./e2e -long
+	go -C testdata test -count=1 -timeout=20m -v -run='^TestFaults$$' ./e2e -long
 
 bench: tools ## Measure the app, and other compiled kits: PEERS='files or directories' VICEROY=path JSON=file PLOT=file.svg BENCH='flags'
 	@go -C testdata build -o bin/ ./bench

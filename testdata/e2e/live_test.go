@@ -3,22 +3,14 @@ package e2e
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,13 +21,14 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// TestLive tests each endpoint of the demo's origin through the app, Viceroy and Pushpin.
+// TestLive tests each endpoint of the demo's origin through the app, Viceroy and Pushpin, then its page, and then the
+// origins in other languages.
 func TestLive(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
 	p := newProject(t)
-	runOrigin(t, p, p.Origin, []string{"GRIP_URL=" + p.GripURL()}, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
-	p.serve(t)
+	origin := runOrigin(t, p, p.Origin, []string{"GRIP_URL=" + p.GripURL()}, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
+	app := p.serve(t)
 
 	// This must be the first test: it needs a channel without subscriptions.
 	t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, p) })
@@ -43,32 +36,258 @@ func TestLive(t *testing.T) {
 	t.Run("poll", func(t *testing.T) { testPoll(t, p) })
 	t.Run("socket", func(t *testing.T) { testSocketEdges(t, p) })
 	t.Run("publish", func(t *testing.T) { testPublish(t, p) })
-	t.Run("past the origin", func(t *testing.T) { testPastTheOrigin(t, p) })
 	t.Run("who", func(t *testing.T) { testWho(t, p) })
-	t.Run("names", func(t *testing.T) { testNames(t, p) })
-	t.Run("past the proxy", func(t *testing.T) { testPastTheProxy(t, p) })
-	t.Run("another publisher", func(t *testing.T) { testAnotherPublisher(t, p) })
+	t.Run("streams", func(t *testing.T) { testStreams(t, p) })
+	t.Run("holds", func(t *testing.T) { testHolds(t, p) })
+	t.Run("refusals", func(t *testing.T) { testRefusals(t, p, "GET /stream", "GET /events", "GET /poll", "POST /socket") })
+	t.Run("production", func(t *testing.T) {
+		testProduction(t, p.log, func(addr, gripURL, verifyKey string) {
+			runOrigin(t, p, addr, []string{"GRIP_URL=" + gripURL, "GRIP_VERIFY_KEY=" + verifyKey})
+		}, "publishing was refused with status 401", "publish: no response from the GRIP proxy")
+	})
+	t.Run("page", func(t *testing.T) { testPage(t, p) })
+
+	origin.Stop()
+	testOrigins(t, p, app)
 }
 
-var buildOrigin = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../bin/origin")
-	if err != nil {
-		return "", err
+// An event stream gets keep-alives. A client that connects again gets the missed messages, in order.
+func testEvents(t *testing.T, p *project) {
+	ctx, leave := context.WithCancel(withPatience(t))
+	stream := open(t, ctx, p.url("/events?channel=events"))
+	start := stream.start().Start
+	stream.until(": keep-alive")
+	first := say(t, p, "events", "first")
+	stream.want(first)
+	leave()
+
+	second, third := say(t, p, "events", "second"), say(t, p, "events", "third")
+	for _, tt := range []struct {
+		name, query, lastEventID, start string
+		gap                             bool
+		missed                          []message
+	}{
+		{"a browser that reconnects", "", first.ID, first.ID, false, []message{second, third}},
+		{"the page", "&after=" + first.ID, "", first.ID, false, []message{second, third}},
+		{"a client that has got only the start", "", start, start, false, []message{first, second, third}},
+		{"a client with an unknown id", "", "other-7", start, true, []message{first, second, third}},
+	} {
+		stream := open(t, withPatience(t), p.url("/events?channel=events"+tt.query), "Last-Event-ID", tt.lastEventID)
+		if at := stream.start(); at.Start != tt.start || at.Gap != tt.gap {
+			t.Errorf("%s: it starts at %+v, want %s", tt.name, at, tt.start)
+		}
+		stream.want(tt.missed...)
 	}
-	out, err := exec.Command("go", "build", "-o", path, "../origin").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the origin: %w: %s", err, out)
+}
+
+// A long-poll waits for a message, or for its timeout. If there are missed messages, the answer comes at once.
+func testPoll(t *testing.T, p *project) {
+	ctx := withPatience(t)
+	started := time.Now()
+	empty, err := poll(ctx, p, "channel=poll")
+	if err != nil || len(empty.Messages) != 0 || empty.Last == "" {
+		t.Fatalf("timeout: got %+v, %v", empty, err)
 	}
-	return path, nil
-})
+	if waited := time.Since(started); waited < 4900*time.Millisecond || waited > 20*time.Second { // less than the default of 25 s
+		t.Errorf("the timeout of 5s came after %v", waited)
+	}
+	if at, err := poll(ctx, p, "channel=poll&after="); err != nil || len(at.Messages) != 0 || at.Last != empty.Last {
+		t.Errorf("the first id: got %+v, %v", at, err)
+	}
+	want := []message{say(t, p, "poll", "first"), say(t, p, "poll", "second")}
+	answer, err := poll(ctx, p, "channel=poll&after="+empty.Last)
+	if err != nil || !slices.Equal(answer.Messages, want) || answer.Last != want[1].ID {
+		t.Errorf("missed: got %+v, %v", answer, err)
+	}
+
+	held := make(chan polled)
+	go func() {
+		defer close(held)
+		for {
+			answer, err := poll(ctx, p, "channel=poll&after="+want[1].ID)
+			if err != nil || len(answer.Messages) > 0 {
+				held <- answer
+				return
+			}
+		}
+	}()
+	third := say(t, p, "poll", "third")
+	if got := <-held; !slices.Equal(got.Messages, []message{third}) || got.Last != third.ID {
+		t.Errorf("held: got %+v, want %+v", got, third)
+	}
+	if answer, err := poll(ctx, p, "channel=poll&after=other-7"); err != nil || !answer.Gap || len(answer.Messages) != 3 {
+		t.Errorf("from an unknown id: got %+v, %v", answer, err)
+	}
+}
+
+// A WebSocket answers pings, accepts a subprotocol, and closes with the client's code. It echoes what is no command.
+func testSocketEdges(t *testing.T, p *project) {
+	ctx := withPatience(t)
+	conn := dialSocket(t, ctx, p, "", "other", "fanout-demo")
+	if got := conn.Subprotocol(); got != "fanout-demo" {
+		t.Errorf("the subprotocol is %q", got)
+	}
+	if got := dialSocket(t, ctx, p, "", "other").Subprotocol(); got != "" {
+		t.Errorf("the subprotocol is %q, and the client offered another", got)
+	}
+	go conn.Read(ctx) // the library handles a pong only while it reads
+	if err := conn.Ping(ctx); err != nil {
+		t.Errorf("ping: %v", err)
+	}
+	if err := dialSocket(t, ctx, p, "").Close(4321, "a reason"); err != nil { // waits for a close with the same code
+		t.Errorf("close: %v", err)
+	}
+
+	largest := strings.Repeat("x", 32<<10-2) // see the origin's maxEcho
+	first, second := say(t, p, "missed", "first"), say(t, p, "missed", "second")
+	for _, tt := range []struct {
+		name, query string
+		send        []string
+		want        string // part of the last answer, or of the error if there is none
+	}{
+		{"close by the origin", "", []string{`{"close":4001,"reason":"bye"}`}, `status = StatusCode(4001) and reason = "bye"`},
+		{"close with 1005", "", []string{`{"close":1005}`}, "1000, or a code from 3000 to 4999"},
+		{"close with 2999", "", []string{`{"close":2999}`}, "1000, or a code from 3000 to 4999"},
+		{"close with 5000", "", []string{`{"close":5000}`}, "1000, or a code from 3000 to 4999"},
+		{"125 bytes", "", []string{largest[:125]}, largest[:125]},
+		{"126 bytes", "", []string{largest[:126]}, largest[:126]},
+		{"the largest echo", "", []string{largest}, largest},
+		{"one byte more", "", []string{largest + "x"}, "StatusMessageTooBig"},
+		{"more than 64 KiB", "", []string{strings.Repeat("x", 64<<10+1)}, "StatusMessageTooBig"},
+		{"attributes", "name=ann", []string{"one", "two", `{"whoami":true}`}, `"echoed":2,"name":"ann"`},
+		{"attributes of another", "name=bob", []string{`{"whoami":true}`}, `"echoed":0,"name":"bob"`},
+		{"a new client", "channel=missed", []string{`{"after":""}`}, `{"gap":false,"start":"` + second.ID + `"}`},
+		{"a client that was away", "channel=missed", []string{`{"after":"` + first.ID + `"}`}, `{"gap":false,"start":"` + first.ID + `"}`},
+		{"an unknown id", "channel=missed", []string{`{"after":"other-7"}`}, `{"gap":true,"start":"` + first.Prev + `"}`},
+	} {
+		conn, got := dialSocket(t, ctx, p, tt.query), ""
+		for _, text := range tt.send {
+			got = talk(ctx, conn, text)
+		}
+		if !strings.Contains(got, tt.want) {
+			t.Errorf("%s: got %.200q, want %.200q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// /publish accepts valid messages, and says what is wrong with the others.
+func testPublish(t *testing.T, p *project) {
+	for _, tt := range []struct {
+		name, body string
+		status     int
+		says       string
+	}{
+		{"empty", "", 400, "one line of text"},
+		{"two lines", "a\nb", 400, "one line of text"},
+		{"not UTF-8", "\xff", 400, "UTF-8"},
+		{"too large for one publish request", strings.Repeat("x", 20_000), 413, "65536 are allowed"},
+		{"larger than 64 KiB", strings.Repeat("x", 64<<10+1), 413, "larger than 64 KiB"},
+	} {
+		if got := fetch(t, "POST", p.url("/publish"), tt.body); got.status != tt.status || !strings.Contains(got.body, tt.says) {
+			t.Errorf("%s: got status %d, %s", tt.name, got.status, got.body)
+		}
+	}
+	// HTML arrives unchanged, like any other text, and so does a large message.
+	ctx := withPatience(t)
+	stream := open(t, ctx, p.url("/events?channel=publish"))
+	stream.start()
+	for _, text := range []string{`<img src=x onerror="alert(1)"> & "quotes" \ ☃`, strings.Repeat("y", 16_000)} {
+		stream.want(say(t, p, "publish", text))
+	}
+	// A publish request of 64 KiB arrives complete.
+	conn := dialSocket(t, ctx, p, "channel=size")
+	talk(ctx, conn, "is it open?")
+	c, err := grip.ParseURL(p.GripURL(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const around = len(`{"items":[{"channel":"size","formats":{"ws-message":{"content":""}}}]}`)
+	want := strings.Repeat("z", grip.MaxPublish-around)
+	if err := c.Publish(ctx, grip.Item{Channel: "size", Formats: grip.Formats{WSMessage: &grip.WSMessage{Content: want}}}); err != nil {
+		t.Error(err)
+	}
+	if _, got, err := conn.Read(ctx); err != nil || string(got) != want {
+		t.Errorf("64 KiB: got %d bytes, %v", len(got), err)
+	}
+}
+
+// The origin knows which clients are connected, and how, and when a WebSocket has ended.
+func testWho(t *testing.T, p *project) {
+	open(t, withPatience(t), p.url("/events?channel=who&name=ann")).start()
+	conn := dialSocket(t, withPatience(t), p, "channel=who&name=bob")
+	for _, want := range []string{
+		`[{"name":"ann","transport":"events"},{"name":"bob","transport":"socket"}]`,
+		`[{"name":"ann","transport":"events"}]`,
+	} {
+		var got string
+		for deadline := time.Now().Add(patience); got != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("got %s, want %s", got, want)
+			}
+			got = strings.Join(strings.Fields(fetch(t, "GET", p.url("/who?channel=who"), "").body), "")
+		}
+		conn.CloseNow()
+	}
+}
+
+// A stream gets the messages of its own channel, and those that are published directly to the proxy.
+func testStreams(t *testing.T, p *project) {
+	stream := open(t, withPatience(t), p.url("/stream"))
+	stream.until("stream open")
+	say(t, p, "never.heard-of_it", "for another")
+	say(t, p, "demo", "for this one")
+	p.publish(t, `"http-stream":{"content":"directly\n"}`)
+	if got := strings.Join(stream.until("directly"), ""); got != "for this onedirectly" { // there may be keep-alives, too
+		t.Errorf("got %q", got)
+	}
+	for _, bad := range []string{"a,b", "a:b", "a+b", "a%0d%0ab", strings.Repeat("a", 65), "é"} {
+		for _, path := range []string{"/stream", "/events", "/poll", "/who"} {
+			if got := fetch(t, "GET", p.url(path+"?channel="+bad), ""); got.status != http.StatusBadRequest {
+				t.Errorf("%s, channel %q: status %d", path, bad, got.status)
+			}
+		}
+	}
+}
+
+// The instructions of the origin to the proxy, and its answers to the proxy's events.
+func testHolds(t *testing.T, p *project) {
+	sig := sign(t, jwt.SigningMethodHS256, []byte("viceroy_dev_signing_key_dont_use_in_production"), "viceroy", time.Minute)
+	// A hold has the id of the client's last message. So the proxy notices messages between the answer and the hold.
+	last := say(t, p, "holds", "hello").ID
+	for _, name := range []string{"stream", "events", "poll"} {
+		got := fetch(t, "GET", "http://"+p.Origin+"/"+name+"?channel=holds", "", grip.HeaderSig, sig).header
+		want := []string{"holds", "holds:" + name + "; prev-id=" + last}
+		if got := got[grip.HeaderChannel]; !slices.Equal(got, want) {
+			t.Errorf("/%s holds with the channels %q, want %q", name, got, want)
+		}
+		if link := got.Get(grip.HeaderLink); name != "poll" && !strings.HasPrefix(link, "</"+name+"?channel=holds&") {
+			t.Errorf("/%s has the link %q for missed messages", name, link)
+		}
+	}
+	for _, tt := range []struct {
+		contentType, body string
+		status            int
+	}{
+		{grip.EventsType, "OPEN\r\n", 200},
+		{grip.EventsType, "OPEN", 400},
+		{grip.EventsType, "TEXT 200000\r\n" + strings.Repeat("x", 0x200000) + "\r\n", 413},
+		{"text/plain", "OPEN\r\n", 415},
+	} {
+		got := fetch(t, "POST", "http://"+p.Origin+"/socket", tt.body, grip.HeaderSig, sig, "Content-Type", tt.contentType)
+		if got.status != tt.status {
+			t.Errorf("%s %.20q: status %d, want %d", tt.contentType, tt.body, got.status, tt.status)
+		}
+	}
+	if got := fetch(t, "GET", "http://"+p.Origin+"/socket", ""); got.status != http.StatusUpgradeRequired {
+		t.Errorf("/socket without a WebSocket: status %d", got.status)
+	}
+}
 
 // runOrigin runs the demo's origin until the test ends.
 func runOrigin(t *testing.T, p *project, addr string, env []string, args ...string) *chain.Process {
 	t.Helper()
-	path, err := buildOrigin()
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := filepath.Join(t.TempDir(), "origin")
+	p.run(t, ".", "go", "build", "-o", path, "../origin")
 	cmd := exec.Command(path, append([]string{"-addr", addr, "-trust", "http://" + p.addr}, args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, p.log, p.log
 	origin, err := chain.Start(cmd)
@@ -82,35 +301,64 @@ func runOrigin(t *testing.T, p *project, addr string, env []string, args ...stri
 	return origin
 }
 
-// message is a message of the demo's origin.
+// message is a message of the demo's origin, or its first answer to a client, which has Start and Gap.
 type message struct {
-	ID, Prev, Text string
-	At             int64
+	ID, Prev, Text, Start string
+	At                    int64
+	Gap                   bool
 }
 
 // say publishes a text through the app, and returns the message.
 func say(t *testing.T, p *project, channel, text string) message {
 	t.Helper()
-	status, body := post(t, p.url("/publish?channel="+channel), text)
+	got := fetch(t, "POST", p.url("/publish?channel="+channel), text)
 	var m message
-	if err := json.Unmarshal([]byte(body), &m); status != http.StatusOK || err != nil || m.Text != text {
-		t.Fatalf("publish: status %d, %s", status, body)
+	if err := json.Unmarshal([]byte(got.body), &m); got.status != http.StatusOK || err != nil || m.Text != text {
+		t.Fatalf("publish: status %d, %s", got.status, got.body)
 	}
 	return m
 }
 
-func post(t *testing.T, url, body string) (status int, answer string) {
+// answer is the response to fetch.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// fetch sends a request. header has names and values, in turn; an empty value is not sent. Without an answer, the test fails.
+func fetch(t *testing.T, method, url, body string, header ...string) answer {
 	t.Helper()
-	resp, err := http.Post(url, "text/plain", strings.NewReader(body))
+	resp, err := do(withPatience(t), method, url, body, header...)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return answer{}
 	}
 	defer resp.Body.Close()
 	content, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
-	return resp.StatusCode, string(content)
+	return answer{resp.StatusCode, resp.Header, string(content)}
+}
+
+func do(ctx context.Context, method, url, body string, header ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(header); i += 2 {
+		if header[i+1] != "" {
+			req.Header.Set(header[i], header[i+1])
+		}
+	}
+	return http.DefaultClient.Do(req)
+}
+
+func withPatience(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // lines reads the lines of a response that does not end.
@@ -122,14 +370,7 @@ type lines struct {
 // open opens a stream. The stream ends when the context or the test ends.
 func open(t *testing.T, ctx context.Context, url string, header ...string) lines {
 	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := do(ctx, "GET", url, "", header...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,90 +396,45 @@ func (l lines) until(prefix string) []string {
 }
 
 // start returns the first event, which has the id after which the messages begin.
-func (l lines) start() (m struct {
-	Start string
-	Gap   bool
-}) {
+func (l lines) start() message {
 	l.t.Helper()
-	got := l.until("data: ")
-	if err := json.Unmarshal([]byte(strings.TrimPrefix(got[len(got)-1], "data: ")), &m); err != nil || m.Start == "" {
-		l.t.Fatalf("no start event: %q, %v", got, err)
+	m := l.event()
+	if m.Start == "" {
+		l.t.Fatalf("the first event is a message: %+v", m)
 	}
 	return m
 }
 
+// event returns the next event.
 func (l lines) event() (m message) {
 	l.t.Helper()
 	got := l.until("data: ")
-	data := strings.TrimPrefix(got[len(got)-1], "data: ")
-	if err := json.Unmarshal([]byte(data), &m); err != nil || len(got) < 2 || got[len(got)-2] != "id: "+m.ID {
+	err := json.Unmarshal([]byte(strings.TrimPrefix(got[len(got)-1], "data: ")), &m)
+	if err != nil || !slices.Contains(got, "id: "+m.ID+m.Start) {
 		l.t.Fatalf("no event with an id: %q, %v", got, err)
 	}
 	return m
 }
 
-func withPatience(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// An event stream gets keep-alives. A client that connects again gets the missed messages, in order.
-func testEvents(t *testing.T, p *project) {
-	ctx, leave := context.WithCancel(withPatience(t))
-	stream := open(t, ctx, p.url("/events?channel=events"))
-	start := stream.start().Start
-	stream.until(": keep-alive")
-	want := say(t, p, "events", "first")
-	if got := stream.event(); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	leave()
-
-	missed := []message{say(t, p, "events", "second"), say(t, p, "events", "third")}
-	for _, stream := range []lines{
-		open(t, withPatience(t), p.url("/events?channel=events"), "Last-Event-ID", want.ID),
-		open(t, withPatience(t), p.url("/events?channel=events&after="+want.ID)),
-	} {
-		if at := stream.start(); at.Start != want.ID || at.Gap {
-			t.Errorf("the stream starts at %+v, want %s", at, want.ID)
+// want checks that these are the next messages.
+func (l lines) want(messages ...message) {
+	l.t.Helper()
+	for _, want := range messages {
+		if got := l.event(); got != want {
+			l.t.Errorf("got %+v, want %+v", got, want)
 		}
-		for _, want := range missed {
-			if got := stream.event(); got != want {
-				t.Errorf("missed: got %+v, want %+v", got, want)
-			}
-		}
-	}
-
-	// A client that has got no message, only the start event, misses no message either.
-	stream = open(t, withPatience(t), p.url("/events?channel=events"), "Last-Event-ID", start)
-	stream.start()
-	if got := stream.event(); got != want {
-		t.Errorf("from the start: got %+v, want %+v", got, want)
-	}
-
-	// For an unknown id, the origin reports a gap, and sends all messages that it has.
-	stream = open(t, withPatience(t), p.url("/events?channel=events"), "Last-Event-ID", "other-7")
-	if at := stream.start(); !at.Gap || at.Start != start {
-		t.Errorf("after a gap the stream starts at %+v, want %s", at, start)
-	}
-	if got := stream.event(); got != want {
-		t.Errorf("after a gap: got %+v, want %+v", got, want)
 	}
 }
 
+// polled is the answer to a long-poll.
 type polled struct {
 	Messages []message
 	Last     string
 	Gap      bool
 }
 
-func poll(ctx context.Context, p *project, query string) (answer polled, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url("/poll?"+query), nil)
-	if err != nil {
-		return polled{}, err
-	}
-	resp, err := http.DefaultClient.Do(req)
+func poll(ctx context.Context, p *project, query string) (got polled, err error) {
+	resp, err := do(ctx, "GET", p.url("/poll?"+query), "")
 	if err != nil {
 		return polled{}, err
 	}
@@ -246,48 +442,8 @@ func poll(ctx context.Context, p *project, query string) (answer polled, err err
 	if resp.StatusCode != http.StatusOK {
 		return polled{}, errors.New(resp.Status)
 	}
-	return answer, json.NewDecoder(resp.Body).Decode(&answer)
-}
-
-// A long-poll waits for a message, or for its timeout. If there are missed messages, the answer comes at once.
-func testPoll(t *testing.T, p *project) {
-	ctx := withPatience(t)
-	started := time.Now()
-	empty, err := poll(ctx, p, "channel=poll")
-	if err != nil || len(empty.Messages) != 0 || empty.Last == "" {
-		t.Fatalf("timeout: got %+v, %v", empty, err)
-	}
-	if waited := time.Since(started); waited < 4900*time.Millisecond || waited > 20*time.Second { // less than the default of 25 s
-		t.Errorf("the timeout of 5s came after %v", waited)
-	}
-
-	if at, err := poll(ctx, p, "channel=poll&after="); err != nil || len(at.Messages) != 0 || at.Last != empty.Last {
-		t.Errorf("the first id: got %+v, %v", at, err)
-	}
-	want := []message{say(t, p, "poll", "first"), say(t, p, "poll", "second")}
-	answer, err := poll(ctx, p, "channel=poll&after="+empty.Last)
-	if err != nil || !slices.Equal(answer.Messages, want) || answer.Last != want[1].ID {
-		t.Errorf("missed: got %+v, %v", answer, err)
-	}
-
-	held := make(chan polled)
-	go func() {
-		for {
-			answer, err := poll(ctx, p, "channel=poll&after="+want[1].ID)
-			if err != nil || len(answer.Messages) > 0 {
-				held <- answer
-				return
-			}
-		}
-	}()
-	third := say(t, p, "poll", "third")
-	if got := <-held; len(got.Messages) != 1 || got.Messages[0] != third || got.Last != third.ID {
-		t.Errorf("held: got %+v, want %+v", got, third)
-	}
-
-	if answer, err := poll(ctx, p, "channel=poll&after=other-7"); err != nil || !answer.Gap || len(answer.Messages) != 3 {
-		t.Errorf("from an unknown id: got %+v, %v", answer, err)
-	}
+	err = json.NewDecoder(resp.Body).Decode(&got)
+	return got, err
 }
 
 func dialSocket(t *testing.T, ctx context.Context, p *project, query string, protocols ...string) *websocket.Conn {
@@ -301,413 +457,14 @@ func dialSocket(t *testing.T, ctx context.Context, p *project, query string, pro
 	return conn
 }
 
-func talk(t *testing.T, ctx context.Context, conn *websocket.Conn, text string) string {
-	t.Helper()
+// talk sends a text on a WebSocket, and returns the text that comes next, or why none comes.
+func talk(ctx context.Context, conn *websocket.Conn, text string) string {
 	if err := conn.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
-		t.Fatal(err)
+		return err.Error()
 	}
 	_, answer, err := conn.Read(ctx)
 	if err != nil {
-		t.Fatalf("after %.100q: %v", text, err)
+		return err.Error()
 	}
 	return string(answer)
-}
-
-// The other parts of a WebSocket: ping, close, subprotocols, sizes, attributes.
-func testSocketEdges(t *testing.T, p *project) {
-	ctx := withPatience(t)
-	t.Run("ping", func(t *testing.T) {
-		conn := dialSocket(t, ctx, p, "")
-		go conn.Read(ctx) // the library handles a pong only while it reads
-		if err := conn.Ping(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Run("close by the client", func(t *testing.T) {
-		conn := dialSocket(t, ctx, p, "")
-		if err := conn.Close(4321, "a reason"); err != nil { // waits for a close with the same code
-			t.Error(err)
-		}
-	})
-	t.Run("close by the origin", func(t *testing.T) {
-		conn := dialSocket(t, ctx, p, "")
-		if err := conn.Write(ctx, websocket.MessageText, []byte(`{"close":4001,"reason":"as you like"}`)); err != nil {
-			t.Fatal(err)
-		}
-		var closed websocket.CloseError
-		if _, _, err := conn.Read(ctx); !errors.As(err, &closed) || closed.Code != 4001 || closed.Reason != "as you like" {
-			t.Errorf("got %v", err)
-		}
-	})
-	t.Run("close with an invalid code", func(t *testing.T) {
-		conn := dialSocket(t, ctx, p, "")
-		for _, code := range []string{"99", "1005", "1006", "1015", "2999", "5000"} {
-			if got := talk(t, ctx, conn, `{"close":`+code+`}`); !strings.Contains(got, "1000, or a code from 3000 to 4999") {
-				t.Errorf("%s: got %s", code, got)
-			}
-		}
-	})
-	t.Run("subprotocol", func(t *testing.T) {
-		for _, tt := range []struct {
-			offered []string
-			want    string
-		}{{[]string{"other", "fanout-demo"}, "fanout-demo"}, {[]string{"other"}, ""}, {nil, ""}} {
-			if got := dialSocket(t, ctx, p, "", tt.offered...).Subprotocol(); got != tt.want {
-				t.Errorf("offered %q: got %q, want %q", tt.offered, got, tt.want)
-			}
-		}
-	})
-	t.Run("sizes", func(t *testing.T) {
-		conn := dialSocket(t, ctx, p, "")
-		const largest = 32<<10 - 2 // see the origin's maxEcho
-		for _, size := range []int{1, 125, 126, largest} {
-			want := strings.Repeat("x", size)
-			if got := talk(t, ctx, conn, want); got != want {
-				t.Errorf("%d bytes came back as %d", size, len(got))
-			}
-		}
-		for _, size := range []int{largest + 1, 64 << 10, 64<<10 + 1} {
-			conn := dialSocket(t, ctx, p, "")
-			if err := conn.Write(ctx, websocket.MessageText, []byte(strings.Repeat("x", size))); err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusMessageTooBig {
-				t.Errorf("%d bytes: got %v, want a close with the code for too big", size, err)
-			}
-		}
-	})
-	t.Run("attribute", func(t *testing.T) {
-		one, two := dialSocket(t, ctx, p, "name=one"), dialSocket(t, ctx, p, "name=two")
-		talk(t, ctx, one, "hello")
-		talk(t, ctx, one, "hello again")
-		if got := talk(t, ctx, one, `{"whoami":true}`); !strings.Contains(got, `"echoed":2`) || !strings.Contains(got, `"name":"one"`) {
-			t.Errorf("the first connection: %s", got)
-		}
-		if got := talk(t, ctx, two, `{"whoami":true}`); !strings.Contains(got, `"echoed":0`) || !strings.Contains(got, `"name":"two"`) {
-			t.Errorf("the second connection: %s", got)
-		}
-	})
-	t.Run("missed", func(t *testing.T) {
-		first, second := say(t, p, "missed", "first"), say(t, p, "missed", "second")
-		conn := dialSocket(t, ctx, p, "channel=missed")
-		if got := talk(t, ctx, conn, `{"after":""}`); got != `{"gap":false,"start":"`+second.ID+`"}` {
-			t.Errorf("a new client: %s", got)
-		}
-		if got := talk(t, ctx, conn, `{"after":"`+first.ID+`"}`); got != `{"gap":false,"start":"`+first.ID+`"}` {
-			t.Errorf("a client that connects again: %s", got)
-		}
-		var got message
-		if _, text, err := conn.Read(ctx); err != nil || json.Unmarshal(text, &got) != nil || got != second {
-			t.Errorf("then got %+v, %v; want %+v", got, err, second)
-		}
-		if got := talk(t, ctx, conn, `{"after":"other-7"}`); got != `{"gap":true,"start":"`+first.Prev+`"}` {
-			t.Errorf("from an unknown id: %s", got)
-		}
-	})
-}
-
-// /publish accepts valid messages, and says what is wrong with the others.
-func testPublish(t *testing.T, p *project) {
-	for _, tt := range []struct {
-		name, body string
-		status     int
-		says       string
-	}{
-		{"empty", "", 400, "one line of text"},
-		{"two lines", "a\nb", 400, "one line of text"},
-		{"not UTF-8", "\xff", 400, "UTF-8"},
-		{"too large for one publish request", strings.Repeat("x", 20_000), 413, "65536 are allowed"},
-		{"larger than 64 KiB", strings.Repeat("x", 64<<10+1), 413, "larger than 64 KiB"},
-	} {
-		if status, body := post(t, p.url("/publish"), tt.body); status != tt.status || !strings.Contains(body, tt.says) {
-			t.Errorf("%s: got status %d, %s", tt.name, status, body)
-		}
-	}
-	// HTML arrives unchanged, like any other text.
-	ctx := withPatience(t)
-	stream := open(t, ctx, p.url("/events?channel=html"))
-	stream.start()
-	want := say(t, p, "html", `<img src=x onerror="alert(1)"> & "quotes" \ ☃`)
-	if got := stream.event(); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	// Pushpin also accepts the largest message that the origin accepts, and the message arrives.
-	size := 15_000
-	for low, high := 0, 30_000; low < high; size = (low + high + 1) / 2 {
-		if status, _ := post(t, p.url("/publish?channel=size"), strings.Repeat("x", size)); status == http.StatusOK {
-			low = size
-		} else {
-			high = size - 1
-		}
-		if low == high {
-			size = low
-			break
-		}
-	}
-	if size < 10_000 {
-		t.Errorf("the largest message that can be published has %d bytes", size)
-	}
-	largest := strings.Repeat("y", size)
-	conn := dialSocket(t, ctx, p, "channel=size")
-	talk(t, ctx, conn, "is it open?")
-	say(t, p, "size", largest)
-	if _, got, err := conn.Read(ctx); err != nil || !strings.Contains(string(got), largest) {
-		t.Errorf("the largest message: got %d bytes, %v", len(got), err)
-	}
-	if status, body := post(t, p.url("/publish?channel=size"), largest+"y"); status != http.StatusRequestEntityTooLarge {
-		t.Errorf("one byte more: status %d, %s", status, body)
-	}
-	// A publish request of 64 KiB, with one format, arrives complete. With one byte more, it is not sent.
-	c, err := grip.ParseURL(p.GripURL(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const around = len(`{"items":[{"channel":"size","formats":{"ws-message":{"content":""}}}]}`)
-	item := grip.Item{Channel: "size", Formats: grip.Formats{WSMessage: &grip.WSMessage{Content: strings.Repeat("z", grip.MaxPublish-around)}}}
-	if err := c.Publish(ctx, item); err != nil {
-		t.Error(err)
-	}
-	if _, got, err := conn.Read(ctx); err != nil || string(got) != item.Formats.WSMessage.Content {
-		t.Errorf("64 KiB: got %d bytes, %v", len(got), err)
-	}
-	whole := open(t, ctx, p.url("/stream?channel=size"))
-	whole.until("stream open")
-	line := strings.Repeat("z", grip.MaxPublish-around-1-len(`\n`)) // the 1 is the difference in length of http-stream and ws-message
-	if err := c.Publish(ctx, grip.Item{Channel: "size", Formats: grip.Formats{HTTPStream: &grip.HTTPStream{Content: line + "\n"}}}); err != nil {
-		t.Error(err)
-	}
-	if got := whole.until("z"); got[len(got)-1] != line {
-		t.Errorf("64 KiB on a stream: got %d bytes", len(got[len(got)-1]))
-	}
-	item.Formats.WSMessage.Content += "z"
-	if err := c.Publish(ctx, item); !errors.Is(err, grip.ErrTooLarge) {
-		t.Errorf("64 KiB and one byte: got %v", err)
-	}
-}
-
-// A message that is published directly to the proxy reaches every kind of connection.
-func testPastTheOrigin(t *testing.T, p *project) {
-	ctx := withPatience(t)
-	stream, events := open(t, ctx, p.url("/stream")), open(t, ctx, p.url("/events"))
-	stream.until("stream open")
-	events.start()
-	conn := dialSocket(t, ctx, p, "")
-	talk(t, ctx, conn, "is it open?")
-	say(t, p, "demo", "with an id") // so the subscriptions have started
-	stream.until("with an id")
-	events.event()
-	if _, _, err := conn.Read(ctx); err != nil {
-		t.Fatal(err)
-	}
-
-	p.publish(t, `"http-stream":{"content":"data: hello\n\n"},"ws-message":{"content":"hello"}`)
-	stream.until("data: hello")
-	events.until("data: hello")
-	if _, got, err := conn.Read(ctx); err != nil || string(got) != "hello" {
-		t.Errorf("got %q, %v", got, err)
-	}
-
-	after := say(t, p, "demo", "with an id again")
-	stream.until(after.Text)
-	if got := events.event(); got != after {
-		t.Errorf("then: got %+v, want %+v", got, after)
-	}
-}
-
-// The origin knows which clients are connected, and how, and when a WebSocket has ended.
-func testWho(t *testing.T, p *project) {
-	ctx, leave := context.WithCancel(withPatience(t))
-	open(t, ctx, p.url("/events?channel=who&name=ann")).start()
-	conn := dialSocket(t, ctx, p, "channel=who&name=bob")
-	wait := func(want string) {
-		t.Helper()
-		for {
-			resp, err := http.Get(p.url("/who?channel=who"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, err := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			got := strings.Join(strings.Fields(string(body)), "")
-			if err == nil && got == want {
-				return
-			}
-			select {
-			case <-ctx.Done():
-				t.Fatalf("got %s, want %s", got, want)
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-	}
-	ann := `{"name":"ann","transport":"events"}`
-	wait(`[` + ann + `,{"name":"bob","transport":"socket"}]`)
-	conn.CloseNow()
-	wait(`[` + ann + `]`)
-	leave()
-}
-
-// A message reaches only its own channel. Invalid channel names are refused.
-func testNames(t *testing.T, p *project) {
-	ctx := withPatience(t)
-	stream := open(t, ctx, p.url("/stream?channel=never.heard-of_it"))
-	stream.until("stream open")
-	say(t, p, "another", "not for this one")
-	say(t, p, "never.heard-of_it", "for this one")
-	if got := strings.Join(stream.until("for this one"), ""); got != "for this one" { // there may be keep-alives, too
-		t.Errorf("got %q", got)
-	}
-	for _, bad := range []string{"a,b", "a:b", "a b", "a%0d%0ab", strings.Repeat("a", 65), "é"} {
-		for _, path := range []string{"/stream", "/events", "/poll", "/who"} {
-			resp, err := http.Get(p.url(path + "?channel=" + strings.ReplaceAll(bad, " ", "+")))
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			if resp.StatusCode != http.StatusBadRequest {
-				t.Errorf("%s, channel %q: %s", path, bad, resp.Status)
-			}
-		}
-	}
-}
-
-// signed sends a request to the origin itself, with this Grip-Sig, and returns the response. An empty sig is left out.
-func signed(t *testing.T, method, url, sig, contentType, body string) *http.Response {
-	t.Helper()
-	req, err := http.NewRequestWithContext(withPatience(t), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", contentType)
-	if sig != "" {
-		req.Header.Set(grip.HeaderSig, sig)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { resp.Body.Close() })
-	return resp
-}
-
-func sign(t *testing.T, method jwt.SigningMethod, key any, issuer string, life time.Duration) string {
-	t.Helper()
-	claims := jwt.RegisteredClaims{Issuer: issuer, ExpiresAt: jwt.NewNumericDate(time.Now().Add(life))}
-	sig, err := jwt.NewWithClaims(method, claims).SignedString(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sig
-}
-
-// The origin refuses requests that do not come through the proxy, unless they have a valid signature. It also checks the
-// content of signed requests.
-func testPastTheProxy(t *testing.T, p *project) {
-	key := []byte("viceroy_dev_signing_key_dont_use_in_production")
-	good := sign(t, jwt.SigningMethodHS256, key, "viceroy", time.Minute)
-	for name, sig := range map[string]string{
-		"none":           "",
-		"forged":         sign(t, jwt.SigningMethodHS256, []byte("another key"), "viceroy", time.Minute),
-		"expired":        sign(t, jwt.SigningMethodHS256, key, "viceroy", -time.Minute),
-		"another issuer": sign(t, jwt.SigningMethodHS256, key, "me", time.Minute),
-		"nonsense":       "nonsense",
-	} {
-		for _, path := range []string{"/stream", "/events", "/poll"} {
-			resp := signed(t, "GET", "http://"+p.Origin+path, sig, "", "")
-			if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "through the GRIP proxy only") {
-				t.Errorf("signature %s, %s: %s, %s", name, path, resp.Status, body)
-			}
-		}
-		if resp := signed(t, "POST", "http://"+p.Origin+"/socket", sig, grip.EventsType, "OPEN\r\n"); resp.StatusCode != http.StatusForbidden {
-			t.Errorf("signature %s, /socket: %s", name, resp.Status)
-		}
-	}
-	// The app adds no signature to the requests that it forwards.
-	if resp := signed(t, "POST", p.url("/socket"), "forged", grip.EventsType, "OPEN\r\n"); resp.StatusCode != http.StatusForbidden {
-		t.Errorf("a WebSocket's events, forwarded by the app: %s", resp.Status)
-	}
-	// A hold has the id of the client's last message. So the proxy notices messages between the answer and the hold.
-	last := say(t, p, "holds", "hello").ID
-	for _, name := range []string{"stream", "events", "poll"} {
-		resp := signed(t, "GET", "http://"+p.Origin+"/"+name+"?channel=holds", good, "", "")
-		want := []string{"holds", "holds:" + name + "; prev-id=" + last}
-		if got := resp.Header[grip.HeaderChannel]; !slices.Equal(got, want) {
-			t.Errorf("/%s holds with the channels %q, want %q", name, got, want)
-		}
-		if link := resp.Header.Get(grip.HeaderLink); name != "poll" && !strings.HasPrefix(link, "</"+name+"?channel=holds&") {
-			t.Errorf("/%s has the link %q for missed messages", name, link)
-		}
-	}
-	for _, tt := range []struct {
-		contentType, body string
-		status            int
-	}{
-		{grip.EventsType, "OPEN\r\n", 200},
-		{grip.EventsType, "", 200},
-		{grip.EventsType, "OPEN", 400},
-		{grip.EventsType, "TEXT ffffffff\r\n", 400},
-		{grip.EventsType, "NONSENSE\r\n", 400},
-		{grip.EventsType, strings.Repeat("PING\r\n", 10_001), 400},
-		{grip.EventsType, "TEXT 200000\r\n" + strings.Repeat("x", 0x200000) + "\r\n", 413},
-		{"text/plain", "OPEN\r\n", 415},
-	} {
-		if resp := signed(t, "POST", "http://"+p.Origin+"/socket", good, tt.contentType, tt.body); resp.StatusCode != tt.status {
-			t.Errorf("%s %.20q: %s, want %d", tt.contentType, tt.body, resp.Status, tt.status)
-		}
-	}
-	if resp := signed(t, "GET", "http://"+p.Origin+"/socket", "", "", ""); resp.StatusCode != http.StatusUpgradeRequired {
-		t.Errorf("/socket without a WebSocket: %s", resp.Status)
-	}
-}
-
-// The same origin works with another publisher. The one here is configured like Fastly's, with a token, and with a public
-// key for the signatures. If publishing fails, the answer says so.
-func testAnotherPublisher(t *testing.T, p *project) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-
-	requests, status := make(chan string, 10), http.StatusOK
-	publisher := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		requests <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization") + " " + string(body)
-		w.WriteHeader(status)
-	}))
-	defer publisher.Close()
-	addr := local(freePorts(t, 1))
-	runOrigin(t, p, addr, []string{
-		"GRIP_URL=" + publisher.URL + "/service/ID?key=TOKEN&verify-iss=fastly:ID",
-		"GRIP_VERIFY_KEY=" + string(public),
-	})
-
-	sig := sign(t, jwt.SigningMethodES256, private, "fastly:ID", time.Minute)
-	if resp := signed(t, "GET", "http://"+addr+"/stream", sig, "", ""); resp.StatusCode != 200 || resp.Header.Get(grip.HeaderHold) != "stream" {
-		t.Errorf("signed by this publisher: %s", resp.Status)
-	}
-	sig = sign(t, jwt.SigningMethodHS256, []byte("viceroy_dev_signing_key_dont_use_in_production"), "viceroy", time.Minute)
-	if resp := signed(t, "GET", "http://"+addr+"/stream", sig, "", ""); resp.StatusCode != http.StatusForbidden {
-		t.Errorf("signed by the local Pushpin: %s", resp.Status)
-	}
-
-	publish := "http://" + addr + "/publish"
-	if code, body := post(t, publish, "hello"); code != 200 {
-		t.Errorf("publish: status %d, %s", code, body)
-	}
-	if got := <-requests; !strings.HasPrefix(got, `POST /service/ID/publish/ Bearer TOKEN {"items":[{"channel":"demo:`) {
-		t.Errorf("the publish request was %s", got)
-	}
-	status = http.StatusForbidden
-	if code, body := post(t, publish, "hello"); code != http.StatusBadGateway || !strings.Contains(body, "refused it with status 403") {
-		t.Errorf("refused: status %d, %s", code, body)
-	}
-	publisher.Close()
-	if code, body := post(t, publish, "hello"); code != http.StatusBadGateway || !strings.Contains(body, "does not answer") || strings.Contains(body, "127.0.0.1") {
-		t.Errorf("down: status %d, %s", code, body)
-	}
-	p.waitForLog(t, "publish: no response from the GRIP proxy")
 }

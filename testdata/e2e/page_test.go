@@ -15,22 +15,15 @@ import (
 // picture is the README's picture of the page. `PICTURE=1 make e2e` makes it again.
 const picture = "../page.png"
 
-// TestPage opens the live page in a real browser. It publishes there, and checks that all three panes show the message.
+// testPage opens the live page in a real browser. It publishes there, and checks that all three panes show the message.
 // It drops each connection, and checks that it comes back with the missed messages.
-func TestPage(t *testing.T) {
-	needsDefault(t)
+func testPage(t *testing.T, p *project) {
 	path, err := toolchain.Browser(t.Context(), io.Discard)
 	if err != nil {
 		skipOrFail(t, "the live page is NOT TESTED: %v", err)
 	}
-	t.Parallel()
-	p := newProject(t)
-	runOrigin(t, p, p.Origin, []string{"GRIP_URL=" + p.GripURL()})
-	p.serve(t)
 	ctx := newBrowser(t, path)
-
 	panes := []string{"socket", "events", "poll"}
-	const hostile = `<b id="hostile">&amp;</b>`
 	run := func(what string, steps ...chromedp.Action[chromedp.Void]) {
 		t.Helper()
 		if err := chromedp.Do(ctx, steps...); err != nil {
@@ -40,28 +33,35 @@ func TestPage(t *testing.T) {
 	connected := func() {
 		t.Helper()
 		for _, pane := range panes {
-			run(pane+" connects", chromedp.WaitVisible(chromedp.CSS(`#`+pane+`[data-state="connected"]`)))
+			run(pane+" connects", chromedp.WaitVisible(chromedp.CSS("#"+pane+`[data-state="connected"]`)))
 		}
+	}
+	drop := func() {
+		t.Helper()
+		for _, pane := range panes {
+			run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")), chromedp.WaitVisible(chromedp.CSS("#"+pane+`[data-state="reconnecting"]`)))
+		}
+	}
+	// is waits until a condition, in JavaScript, is true for text.
+	is := func(what, condition, text string) {
+		t.Helper()
+		run(what+": "+text, chromedp.PollFunction[chromedp.Void]("(text) => "+condition,
+			chromedp.WithPollingArgs(text), chromedp.WithPollingTimeout(patience)))
 	}
 	// shows waits until each pane shows the text once, with a latency.
 	shows := func(text string) {
 		t.Helper()
-		for _, pane := range panes {
-			run(pane+" shows "+text, chromedp.PollFunction[chromedp.Void](`(pane, text) => {
-				const found = [...document.querySelectorAll('#' + pane + ' li')].filter((item) => item.firstChild.textContent === text);
-				return found.length === 1 && / [0-9]+ ms$/.test(found[0].textContent);
-			}`, chromedp.WithPollingArgs(pane, text), chromedp.WithPollingTimeout(patience)))
-		}
+		is("all panes show", `[...document.querySelectorAll('.messages')].every((list) => {
+			const found = [...list.children].filter((item) => item.firstChild.textContent === text);
+			return found.length === 1 && / [0-9]+ ms$/.test(found[0].textContent);
+		})`, text)
 	}
 
 	run("open the page", chromedp.EmulateViewport(1200, 750), chromedp.Navigate(p.url("/?name=ann")))
 	connected()
 	// Drop each connection two times, before the first message. Each pane comes back, and misses no message.
-	for range 2 {
-		for _, pane := range panes {
-			run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")))
-		}
-	}
+	drop()
+	drop()
 	say(t, p, "demo", "while nobody was there")
 	connected()
 	shows("while nobody was there")
@@ -69,10 +69,9 @@ func TestPage(t *testing.T) {
 	shows("hello from the page")
 	say(t, p, "demo", "hello from curl")
 	shows("hello from curl")
-	run("who is connected", chromedp.PollFunction[chromedp.Void](`() => {
-		const who = document.querySelector('#who li')?.textContent ?? '';
-		return who.includes('ann (you)') && ['WebSocket', 'event stream', 'long-poll'].every((how) => who.includes(how));
-	}`, chromedp.WithPollingTimeout(patience)))
+	for _, who := range []string{"ann (you)", "WebSocket", "event stream", "long-poll"} {
+		is("it shows who is connected", "document.querySelector('#who li')?.textContent.includes(text)", who)
+	}
 
 	shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err != nil {
@@ -87,8 +86,14 @@ func TestPage(t *testing.T) {
 		t.Errorf("the picture has %d bytes: too many for a README", len(shot))
 	}
 
+	const hostile = `<b id="hostile">&amp;</b>`
 	say(t, p, "demo", hostile)
 	shows(hostile)
+	is("it shows HTML as text", "!document.getElementById(text)", "hostile")
+	drop()
+	say(t, p, "demo", "while they were away")
+	connected()
+	shows("while they were away")
 	// Nothing stores a message that is published directly to the proxy. A long-poll between two requests misses it.
 	for there, deadline := false, time.Now().Add(patience); !there; {
 		p.publish(t, `"http-stream":{"content":"data: past the origin\n\n"},"http-response":{"body":"past the origin"},"ws-message":{"content":"past the origin"}`)
@@ -98,20 +103,9 @@ func TestPage(t *testing.T) {
 			t.Fatalf("published directly to the proxy: not all panes show it, %v", err)
 		}
 	}
-	if n, err := chromedp.Run(ctx, chromedp.Evaluate[int](`document.querySelectorAll('#hostile').length`)); err != nil || n != 0 {
-		t.Errorf("the text of a message created %d elements in the page, %v", n, err)
-	}
-	for _, pane := range panes {
-		run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")), chromedp.WaitVisible(chromedp.CSS(`#`+pane+`[data-state="reconnecting"]`)))
-	}
-	missed := say(t, p, "demo", "while they were away")
-	connected()
-	shows(missed.Text)
 
 	run("on a phone", chromedp.EmulateViewport(360, 740))
-	if wider, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); err != nil || wider {
-		t.Errorf("on a phone, is the page wider than the screen: %t, %v", wider, err)
-	}
+	is("it fits the screen", "document.documentElement.scrollWidth <= innerWidth", "")
 }
 
 // newBrowser starts a browser, and ends it with the test.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -26,41 +25,43 @@ func TestPages(t *testing.T) {
 	startDemo(t, p, "TRUST=http://demo.test")
 	p.addr = "127.0.0.1:" + port
 
-	hosts := []string{"localhost"}
+	hosts := []string{"localhost:" + port}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
-			hosts = append(hosts, n.IP.String())
+			hosts = append(hosts, net.JoinHostPort(n.IP.String(), port))
 		}
 	}
 
 	t.Run("own", func(t *testing.T) {
-		checkPage(t, p, "", "", true) // a program that is not a browser
+		checkPage(t, p, "", "", http.StatusOK) // a program that is not a browser
 		for _, host := range hosts {
-			origin := "http://" + net.JoinHostPort(host, port)
-			checkPage(t, p, origin, "same-origin", true)
-			checkPage(t, p, origin, "", true) // plain HTTP to an address in the local network, or an older browser
+			checkPage(t, p, "http://"+host, "same-origin", http.StatusOK)
+			checkPage(t, p, "http://"+host, "", http.StatusOK) // plain HTTP to an address in the local network, or an older browser
 		}
-		checkPage(t, p, "http://"+p.Origin, "same-origin", true) // a page that comes directly from the origin
-		checkPage(t, p, "http://demo.test", "", true)
+		checkPage(t, p, "http://"+p.Origin, "same-origin", http.StatusOK) // a page that comes directly from the origin
+		checkPage(t, p, "http://demo.test", "", http.StatusOK)
 	})
 	t.Run("other", func(t *testing.T) {
 		for _, origin := range []string{"https://example.com", "http://localhost:1", "http://example.com:" + port, "null"} {
-			checkPage(t, p, origin, "cross-site", false)
-			checkPage(t, p, origin, "same-site", false)
-			checkPage(t, p, origin, "", false)
+			checkPage(t, p, origin, "cross-site", http.StatusForbidden)
+			checkPage(t, p, origin, "same-site", http.StatusForbidden)
+			checkPage(t, p, origin, "", http.StatusForbidden)
 		}
 		p.waitForLog(t, `refused a page of "https://example.com"; if this page is yours, add its origin to -trust, or use make demo TRUST="https://example.com"`)
 	})
-	t.Run("browser", func(t *testing.T) { testPagesInBrowser(t, p, hosts, port) })
+	t.Run("browser", func(t *testing.T) { testPagesInBrowser(t, p, hosts) })
 }
 
 // checkPage publishes and opens a WebSocket, as a browser does for a page from this origin.
-func checkPage(t *testing.T, p *project, origin, fetchSite string, allowed bool) {
+func checkPage(t *testing.T, p *project, origin, fetchSite string, want int) {
 	t.Helper()
+	if got := fetch(t, "POST", p.url("/publish?channel=raw"), "hello", "Origin", origin, "Sec-Fetch-Site", fetchSite); got.status != want {
+		t.Errorf("a page of %q (%s) published and got status %d, want %d", origin, fetchSite, got.status, want)
+	}
 	header := http.Header{}
 	if origin != "" {
 		header.Set("Origin", origin)
@@ -68,39 +69,26 @@ func checkPage(t *testing.T, p *project, origin, fetchSite string, allowed bool)
 	if fetchSite != "" {
 		header.Set("Sec-Fetch-Site", fetchSite)
 	}
-	req, err := http.NewRequestWithContext(withPatience(t), http.MethodPost, p.url("/publish?channel=raw"), strings.NewReader("hello"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header = header.Clone()
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if want := map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[allowed]; resp.StatusCode != want {
-		t.Errorf("a page of %q (%s) published and got %s, want %d", origin, fetchSite, resp.Status, want)
-	}
 	conn, resp, err := websocket.Dial(withPatience(t), "ws://"+p.addr+"/socket", &websocket.DialOptions{HTTPHeader: header})
 	if err == nil {
 		conn.CloseNow()
 	}
-	if (err == nil) != allowed || !allowed && resp.StatusCode != http.StatusForbidden {
+	if (err == nil) != (want == http.StatusOK) || err != nil && resp.StatusCode != want {
 		t.Errorf("a page of %q (%s) opened a WebSocket and got %v", origin, fetchSite, err)
 	}
 }
 
 // In a real browser, the page publishes and has all its connections, under each name of the app. A page of another site
 // can do neither.
-func testPagesInBrowser(t *testing.T, p *project, hosts []string, port string) {
+func testPagesInBrowser(t *testing.T, p *project, hosts []string) {
 	path, err := toolchain.Browser(t.Context(), io.Discard)
 	if err != nil {
-		t.Skip(err) // TestPage reports this, and fails in CI
+		t.Skip(err) // TestLive/page reports this, and fails in CI
 	}
 	ctx := newBrowser(t, path)
 	for _, host := range hosts {
 		text := "from " + host
-		err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf("http://%s/?channel=own", net.JoinHostPort(host, port))),
+		err := chromedp.Do(ctx, chromedp.Navigate("http://"+host+"/?channel=own"),
 			chromedp.WaitVisible(chromedp.CSS(`#socket[data-state="connected"]`)),
 			chromedp.SetValue(chromedp.CSS("#text"), text), chromedp.SendKeys(chromedp.CSS("#text"), "\r"),
 			chromedp.PollFunction[chromedp.Void](`(text) => document.querySelector('#socket .messages').textContent.includes(text)`,
@@ -118,24 +106,18 @@ func testPagesInBrowser(t *testing.T, p *project, hosts []string, port string) {
 		t.Fatal(err)
 	}
 	for _, host := range hosts {
-		app := net.JoinHostPort(host, port)
-		opened, err := chromedp.Run(ctx, chromedp.Evaluate[bool](fmt.Sprintf(`
-			fetch('http://%[1]s/publish?channel=other', { method: 'POST', mode: 'no-cors', body: 'hello' }).then(() =>
+		opened, err := chromedp.Run(ctx, chromedp.Evaluate[bool](strings.ReplaceAll(`
+			fetch('http://HOST/publish?channel=other', { method: 'POST', mode: 'no-cors', body: 'hello' }).then(() =>
 				new Promise((resolve) => {
-					const socket = new WebSocket('ws://%[1]s/socket?channel=other');
+					const socket = new WebSocket('ws://HOST/socket?channel=other');
 					socket.onopen = () => resolve(true);
 					socket.onclose = () => resolve(false);
-				}))`, app), chromedp.EvalAwaitPromise))
+				}))`, "HOST", host), chromedp.EvalAwaitPromise))
 		if err != nil || opened {
-			t.Errorf("a page of %s opened a WebSocket at %s: %t, %v", other.URL, app, opened, err)
+			t.Errorf("a page of %s opened a WebSocket at %s: %t, %v", other.URL, host, opened, err)
 		}
 	}
-	resp, err := http.Get(p.url("/poll?channel=other&after="))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if answer, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(answer), `"last": "none-0"`) {
-		t.Errorf("a page of %s published: %s, %v", other.URL, answer, err)
+	if got := fetch(t, "GET", p.url("/poll?channel=other&after="), ""); !strings.Contains(got.body, `"last": "none-0"`) {
+		t.Errorf("a page of %s published: %s", other.URL, got.body)
 	}
 }

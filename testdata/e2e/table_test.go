@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"compute-starter-kit-go-fanout-forward/testdata/clients"
 	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
@@ -70,18 +69,6 @@ func (p *project) request(t *testing.T, row handoffs.Row, body string) *http.Req
 	}
 	row.AddTo(req.Header)
 	return req
-}
-
-// handedOff returns, for each kind of client, a request from the table that is handed off.
-func handedOff() map[clients.Kind]handoffs.Row {
-	rows := map[clients.Kind]handoffs.Row{}
-	if row, ok := table.Find(handoffs.Fanout, plain); ok {
-		rows[clients.Stream] = row
-	}
-	if row, ok := table.Find(handoffs.Fanout, func(row handoffs.Row) bool { return row.Method == http.MethodGet && row.Upgrades() }); ok {
-		rows[clients.Socket] = row
-	}
-	return rows
 }
 
 // postFor returns the bytes of a request that the app forwards. The id names the exchange that rawOrigin expects.
