@@ -1,15 +1,12 @@
-// Package main is an edge app for Fastly Compute. It puts Fastly Fanout in front of an origin. It hands off
-// WebSockets, and GET and HEAD requests, to the Fanout GRIP proxy, which sends them on to the backend "origin". The
-// origin can tell the proxy to hold them open, and publish to them later. The app itself forwards all other requests.
+// Package main is an edge app for Fastly Compute that puts Fastly Fanout in front of an origin.
+// The app hands off WebSockets, and GET and HEAD requests, to Fanout. Fanout passes them to the
+// origin, and keeps a connection open for as long as the origin wants to push messages to it.
+// The app forwards all other requests to the origin itself.
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"log"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -18,103 +15,71 @@ import (
 	"github.com/fastly/compute-sdk-go/fsthttp"
 )
 
-const backend = "origin" // the backend's name in fastly.toml, and in the service's configuration
+// backend is the origin's name in fastly.toml and in the configuration of the service.
+const backend = "origin"
 
-func main() {
-	fmt.Println("FASTLY_SERVICE_VERSION:", cmp.Or(os.Getenv("FASTLY_SERVICE_VERSION"), "local"))
-
-	// One sandbox serves several requests, one after another, so the Go runtime starts once for all of them. The limit
-	// is 32, because Fastly allows one execution 32 backend requests. Do not keep a request's data in a package
-	// variable: the next request, from another client, would find it. To use one sandbox for each request instead,
-	// call fsthttp.ServeFunc(handle) here.
-	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
-		MaxRequests: 32,
-		MaxLifetime: 30 * time.Second, // Fastly ends an execution after 2 minutes (a trial: 60 s); the last request needs time too
-		NextTimeout: time.Second,      // waiting uses memory, but no CPU time
-	})
-}
-
+// handle decides where a request goes: through Fanout to the origin, or directly to the origin.
 func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
+	isWebSocket := upgradesToWebSocket(r)
+	// First of all, because the client's Connection header can name any field for removal, and
+	// must not remove one that is set here. A handoff does not see this or any other change to r.
+	removeHopByHop(r.Header)
+
 	useFanout := false
 
-	if r.Method == fsthttp.MethodGet && upgradesToWebSocket(r.Header) {
-		// Fanout holds the WebSocket open, and talks to the origin in WebSocket-over-HTTP:
-		// https://pushpin.org/docs/protocols/websocket-over-http/
+	if isWebSocket {
+		// Fanout maintains the connection with the client, and transforms the WebSocket's messages
+		// to and from HTTP requests: https://pushpin.org/docs/protocols/websocket-over-http/
 		useFanout = true
 	} else if r.Method == fsthttp.MethodGet || r.Method == fsthttp.MethodHead {
-		// The origin's response may have GRIP instructions. They tell Fanout to hold the connection open, and to
-		// subscribe it to channels: https://pushpin.org/docs/protocols/grip/
+		// The origin's response can have GRIP instructions. They tell Fanout to hold the connection
+		// open and to subscribe it to channels: https://pushpin.org/docs/protocols/grip/
 
-		// NOTE: Requests that are handed off to Fanout do not pass through the Fastly cache. So a real app hands off
-		// only some of them, chosen by path or header. See "What to hand off to Fanout":
-		// https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/#what-to-hand-off-to-fanout
-		// NOTE: HandoffFanout hands off the request as the client sent it. Changes to r (a header, the path) affect only Send.
+		// NOTE: In an actual app, be selective. A request that is handed off to Fanout does not pass
+		// through the Fastly cache. For details, see "What to hand off to Fanout":
+		// https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/
 
 		// TODO: add any additional conditions before setting useFanout to true
 		useFanout = true
 	}
 
-	if !useFanout {
-		forward(ctx, w, r)
-	} else if err := r.HandoffFanout(backend); err != nil { // if err is nil, do not write to w
-		if errors.Is(err, fsthttp.ErrFanoutNotEnabled) {
-			err = fmt.Errorf("%w; to enable Fanout: fastly products --enable=fanout", err)
+	if useFanout {
+		if err := r.HandoffFanout(backend); err != nil {
+			handoffFailed(w, r, err)
 		}
-		log.Printf("handoff to Fanout, backend %q: %v", backend, err)
-		fail(w, fsthttp.StatusServiceUnavailable)
+		return // after a handoff the response is Fanout's, so nothing may be written to w
 	}
+
+	prepare(r)
+	resp, err := r.Send(ctx, backend)
+	if err != nil {
+		sendFailed(w, r, err)
+		return
+	}
+	respond(w, r, resp)
 }
 
-// upgradesToWebSocket reports whether the Upgrade header names the protocol websocket (RFC 6455 section 4.2.1).
-// The header is a comma-separated list, in one line or several (RFC 9110 section 7.8).
-func upgradesToWebSocket(h fsthttp.Header) bool {
-	protocols := strings.Split(strings.Join(h.Values("Upgrade"), ","), ",")
-	return slices.ContainsFunc(protocols, func(p string) bool {
+// upgradesToWebSocket reports whether the request asks to switch to a WebSocket. That takes a GET
+// (RFC 6455 section 4.1) whose Upgrade header lists the protocol (RFC 9110 section 7.8).
+func upgradesToWebSocket(r *fsthttp.Request) bool {
+	protocols := strings.Split(strings.Join(r.Header.Values("Upgrade"), ","), ",")
+	return r.Method == fsthttp.MethodGet && slices.ContainsFunc(protocols, func(p string) bool {
 		return strings.EqualFold(strings.TrimSpace(p), "websocket")
 	})
 }
 
-// forward sends the request to the origin, and then the origin's response to the client.
-func forward(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
-	r.Header.Del("Upgrade") // this header is only for the connection between the client and this app: RFC 9110 section 7.8
-	// Send would encode a path such as /x|y again. Keep the client's encoding, unless Path was changed. (err: a bad escape)
-	if path, err := url.PathUnescape(r.URL.RawPath); path == r.URL.Path || err != nil && r.URL.RawPath == r.URL.Path {
-		r.URL.Opaque = "//" + r.URL.Host + r.URL.RawPath
-	}
-	// Send polls for the response. A backend may take 15 s. A poll in each millisecond of that time would use 150 ms of
-	// CPU time, and Fastly allows 50 ms. So the first wait between two polls is 2 ms, and the waits grow.
-	r.SendPollIntervalFn = func(n int) time.Duration { return time.Duration(2+n/16) * time.Millisecond }
-	resp, err := r.Send(ctx, backend)
-	if err != nil {
-		fail(w, sendFailed(err))
-		return
-	}
-	w.Header().Reset(resp.Header)
-	w.SetManualFramingMode(true) // keep the origin's framing: it shows the client that a response was cut short
-	w.WriteHeader(resp.StatusCode)
-	// The host connects the two bodies: the data streams to the client, and not through the sandbox.
-	if err := w.Append(resp.Body); err != nil {
-		panic(fmt.Errorf("append the body from backend %q: %w", backend, err)) // otherwise the cut body would look complete
-	}
-}
+func main() {
+	fmt.Println("FASTLY_SERVICE_VERSION:", os.Getenv("FASTLY_SERVICE_VERSION")) // locally 0
 
-// sendFailed logs why there is no response from the backend, and returns the status for the client.
-func sendFailed(err error) int {
-	status := fsthttp.StatusBadGateway
-	detail, _ := errors.AsType[fsthttp.SendError](err)
-	switch cause := detail.Cause(); {
-	case cause == fsthttp.SendErrorDNSTimeout, cause == fsthttp.SendErrorConnectionTimeout, cause == fsthttp.SendErrorHTTPResponseTimeout:
-		status = fsthttp.StatusGatewayTimeout
-	case cause == fsthttp.SendErrorDestinationNotFound, errors.Is(err, fsthttp.ErrBackendNotFound): // also for any invalid argument
-		status = fsthttp.StatusInternalServerError
-		err = fmt.Errorf("%[2]w; if there is none, to make it: fastly backend create --name=%[1]s --address=HOST --port=443 --version=latest --autoclone", backend, err)
-	}
-	log.Printf("send to backend %q: %v", backend, err)
-	return status
-}
-
-// fail answers a request that failed. The client must not see the cause, which is in the log.
-func fail(w fsthttp.ResponseWriter, status int) {
-	w.Header().Set("Cache-Control", "no-store")
-	fsthttp.Error(w, fsthttp.StatusText(status), status)
+	// One sandbox serves several clients' requests in turn, so that the Go runtime starts only once
+	// for all of them. A package variable is still there for the next client's request, so never
+	// keep a request's data in one. For a sandbox per request, call fsthttp.ServeFunc(handle).
+	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
+		// Fastly allows an execution 32 backend requests, and handle makes one for each request. If
+		// you make it send more, divide 32 by their number.
+		MaxRequests: 32,
+		// Fastly ends an execution after 2 minutes, and the last request needs some of that time.
+		MaxLifetime: 30 * time.Second,
+		NextTimeout: time.Second, // a sandbox that waits occupies memory, but uses no CPU time
+	})
 }

@@ -222,7 +222,7 @@ func (f *faults) wantAnswers(t *testing.T, status int) {
 
 // Every message arrives on every connection. If the app loses more than Pushpin itself, the test fails.
 func (f *faults) testLoad(t *testing.T) {
-	control := f.load(t, local(f.ProxyPort))
+	control := f.load(t, loopback(f.ProxyPort))
 	app := f.load(t, f.addr)
 	t.Logf("directly to Pushpin: %v", control)
 	t.Logf("through the app:     %v", app)

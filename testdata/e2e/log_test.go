@@ -33,6 +33,13 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
+// skip makes the next wait look only at what is printed from now on.
+func (b *logBuffer) skip() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waited = b.buf.Len()
+}
+
 // find looks for the pattern after the last match.
 func (b *logBuffer) find(pattern *regexp.Regexp) bool {
 	b.mu.Lock()
@@ -88,6 +95,9 @@ var alarming = regexp.MustCompile(`(?m)^.*(WARN[ \]]|ERR\]|ERROR|(?i:panic)|^ori
 // report prints the important lines of the logs of a failed test, and stores the logs in testdata/_artifacts. It does not
 // use T.ArtifactDir: that prints a line which hides the test's earlier messages in gotestsum's output.
 func (p *project) report(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
 	dir, err := filepath.Abs(filepath.Join("../_artifacts", strings.ReplaceAll(t.Name(), "/", "-")))
 	if err == nil {
 		err = os.MkdirAll(dir, 0o755)

@@ -234,7 +234,7 @@ func testProduction(t *testing.T, log *logBuffer, start func(addr, gripURL, veri
 		w.WriteHeader(int(status.Load()))
 	}))
 	defer publisher.Close()
-	addr := local(freePorts(t, 1))
+	addr := loopback(freePorts(t, 1))
 	before := strings.Count(log.String(), "TOKEN")
 	start(addr, publisher.URL+"/service/ID?key=TOKEN&verify-iss=fastly:ID", public)
 
@@ -281,7 +281,7 @@ func testOriginGripURL(t *testing.T, origin origins.Origin) {
 		"http://localhost:5561/?key=SECRET&verify-key=base64:LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFQ0tvNUExZWJ5RmNubVZWOFNFNU9uKzhHODFKeQpCalN2Y3J4NFZMZXRXQ2p1REFtcHBUbzN4TS96ejc2M0NPVENnSGZwLzZsUGRDeVlqanFjK0dNN3N3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0t"} {
 		out := &logBuffer{}
 		select {
-		case <-startOrigin(t, origin, local(freePorts(t, 1)), gripURL, out).Done():
+		case <-startOrigin(t, origin, loopback(freePorts(t, 1)), gripURL, out).Done():
 		default:
 			t.Errorf("the origin runs with the GRIP_URL %q", gripURL)
 		}

@@ -8,58 +8,82 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 )
 
-// TestRecipes applies each recipe from README.md, beside this file, to a new project. Then it tests the project's table,
-// with the unit test of the handler, and with the app in Viceroy.
+// TestRecipes applies each recipe to a new project, and then sends the requests of its table: to the handler, and to
+// the app in Viceroy.
 func TestRecipes(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
 	recipes := map[string][]block{}
-	for _, b := range blocks(t, "README.md") {
-		recipes[b.heading] = append(recipes[b.heading], b)
+	for _, b := range blocks(t, "../recipes.md") {
+		recipes[b.section] = append(recipes[b.section], b)
 	}
-	for _, name := range []string{"A header", "A path prefix", "Server-Sent Events", "Only WebSockets", "All but static assets", "A valid session"} {
+	more := map[string]func(*testing.T, *app){ // what a table cannot say
+		"A header":              nil,
+		"A path prefix":         nil,
+		"Server-Sent Events":    nil,
+		"Only WebSockets":       nil,
+		"All but static assets": nil,
+		"A valid session":       testSession,
+		identity:                testIdentity,
+		"PURGE with a token":    testPurge,
+	}
+	if len(recipes) != len(more) {
+		t.Errorf("recipes.md has %d recipes, of which %d are tested", len(recipes), len(more))
+	}
+	for name, test := range more {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if len(recipes[name]) == 0 {
-				t.Fatal("README.md does not have this recipe")
+				t.Fatal("recipes.md does not have this recipe")
 			}
 			p := newProject(t)
-			for _, b := range recipes[name] {
-				p.apply(t, b)
+			if name == identity {
+				p.applyAll(t, recipes["A valid session"])
 			}
-			sources, err := filepath.Glob(filepath.Join(p.dir, "*.go"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, source := range sources {
-				content, err := os.ReadFile(source)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if formatted, err := format.Source(content); err != nil || string(formatted) != string(content) {
-					t.Errorf("%s is not formatted with gofmt: %v", source, err)
-				}
-			}
+			p.applyAll(t, recipes[name])
+			setLocalServer(t, p, func(server map[string]any) { server["fake_valid_fastly_keys"] = []string{"valid"} })
 			p.run(t, p.dir, "go", "test", ".")
-			rows, err := handoffs.Read(filepath.Join(p.dir, "testdata/handoffs.txt"))
+			a := serveAlone(t, p)
+			rows, err := readTable(filepath.Join(p.dir, "testdata/handoffs.txt"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			app := serveAppAlone(t, p)
 			for _, row := range rows {
-				app.checkRow(t, row)
+				a.checkRow(t, row)
 			}
-			if name == "A valid session" {
-				testSessions(t, app)
+			if test != nil {
+				test(t, a)
 			}
 		})
+	}
+}
+
+const identity = "Tell the origin who the client is"
+
+// applyAll puts the blocks of a recipe into the project. What it makes must be formatted with gofmt.
+func (p *project) applyAll(t *testing.T, recipe []block) {
+	t.Helper()
+	for _, b := range recipe {
+		p.apply(t, b)
+	}
+	sources, err := filepath.Glob(filepath.Join(p.dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range sources {
+		content, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if formatted, err := format.Source(content); err != nil || string(formatted) != string(content) {
+			t.Errorf("%s is not formatted with gofmt: %v", source, err)
+		}
 	}
 }
 
@@ -71,9 +95,13 @@ func (p *project) apply(t *testing.T, b block) {
 	switch {
 	case strings.Contains(b.intro, "at the TODO"):
 		withCondition(t, p, b.text)
-	case strings.Contains(b.intro, "In `main.go`, before "):
+	case strings.Contains(b.intro, "in `main.go`, before "), strings.Contains(b.intro, "In `main.go`, before "):
 		p.edit(t, "main.go", "\t"+last+"\n", b.text+"\t"+last+"\n")
-	case strings.HasPrefix(b.intro, "In a new file"), strings.HasPrefix(b.intro, "In `testdata/handoffs.txt`"):
+	case strings.HasPrefix(b.intro, "In `main.go`, in place of "):
+		p.edit(t, "main.go", last, strings.TrimSpace(b.text))
+	case strings.HasPrefix(b.intro, "In a new file, "):
+		p.write(t, named[0][1], b.text)
+	case strings.HasPrefix(b.intro, "In `testdata/handoffs.txt`"):
 		p.write(t, last, b.text)
 	case strings.HasPrefix(b.intro, "At the end of "):
 		content, err := os.ReadFile(filepath.Join(p.dir, last))
@@ -82,63 +110,69 @@ func (p *project) apply(t *testing.T, b block) {
 		}
 		p.write(t, last, string(content)+"\n"+b.text)
 	default:
-		t.Fatalf("README.md:%d: the line before this block does not say where it goes: %s", b.line, b.intro)
+		t.Fatalf("%s:%d: the line before this block does not say where it goes: %s", b.path, b.line, b.intro)
 	}
 }
 
-// checkRow checks that the row's request goes to the right place.
-func (app *appAlone) checkRow(t *testing.T, row handoffs.Row) {
+// checkRow checks that the row's request goes to the right place. It returns the request, if one arrived.
+func (a *app) checkRow(t *testing.T, row row) rawMessage {
 	t.Helper()
-	response := app.roundTrip(t, row.Method+" "+row.Target+" HTTP/1.1\r\nHost: example.com\r\n"+headOf(row)+"Connection: close\r\n\r\n")
-	_, status, _ := strings.Cut(response, " ")
-	to := status[:min(3, len(status))]
-	select {
-	case got := <-app.origin.requests:
-		to = handoffs.Origin
-		checkLine(t, row, got.line)
-	case got := <-app.fanout.requests:
-		to = handoffs.Fanout
-		checkLine(t, row, got.line)
-	default: // a request that the app sends on arrives before the client gets an answer
+	resp := a.exchange(t, row.request("Connection: close\r\n"))
+	to := strings.Split(resp.line, " ")[1]
+	var got rawMessage
+	select { // a request arrives before the client has its response
+	case got = <-a.origin.requests:
+		to = "origin"
+	case got = <-a.fanout.requests:
+		to = "fanout"
+	default:
 	}
-	if to != row.To {
-		t.Errorf("%q must go to %s, but it went to %s", row, row.To, to)
+	if to != row.to {
+		t.Errorf("%q went to %s", row, to)
 	}
+	if line := row.method + " " + row.target + " HTTP/1.1"; got.line != "" && got.line != line {
+		t.Errorf("%q arrived as %q", row, got.line)
+	}
+	return got
 }
 
-func checkLine(t *testing.T, row handoffs.Row, line string) {
-	t.Helper()
-	if want := row.Method + " " + row.Target + " HTTP/1.1"; line != want {
-		t.Errorf("%q arrived as %q", row, line)
-	}
+// sessionTarget returns a target with a token for the user and the channel.
+func sessionTarget(user, channel string, expires time.Time) string {
+	mac := hmac.New(sha256.New, []byte("a-key-for-local-use-only"))
+	fmt.Fprintf(mac, "%s %s %d", user, channel, expires.Unix())
+	return fmt.Sprintf("/?user=%s&channel=%s&expires=%d&token=%x", user, channel, expires.Unix(), mac.Sum(nil))
 }
 
-// testSessions checks that a request with a valid token is handed off. One with a wrong or expired token, or without a
-// token, is not.
-func testSessions(t *testing.T, app *appAlone) {
-	request := func(channel, signed string, expires int64) string {
-		mac := hmac.New(sha256.New, []byte("a-key-for-my-machine-only"))
-		fmt.Fprintf(mac, "%s %d", signed, expires)
-		return fmt.Sprintf("/?channel=%s&expires=%d&token=%x", channel, expires, mac.Sum(nil))
-	}
-	soon, past := time.Now().Add(time.Hour).Unix(), time.Now().Add(-time.Second).Unix()
-	valid := request("demo", "demo", soon)
+// A request with a valid token is handed off. One with a wrong or expired token, or with two of them, is not.
+func testSession(t *testing.T, a *app) {
+	soon := time.Now().Add(time.Hour)
+	valid := sessionTarget("ann", "demo", soon)
+	last := map[bool]string{true: "1", false: "0"}[strings.HasSuffix(valid, "0")]
 	for _, tt := range []struct{ name, target, to string }{
-		{"valid", valid, handoffs.Fanout},
-		{"missing", "/?channel=demo", "401"},
-		{"expired", request("demo", "demo", past), "401"},
-		{"of another channel", request("demo", "other", soon), "401"},
-		{"of another time", strings.Replace(valid, fmt.Sprint(soon), fmt.Sprint(soon+1), 1), "401"},
-		{"forged", valid[:len(valid)-2] + "00", "401"},
+		{"valid", valid, "fanout"},
+		{"with another parameter", valid + "&after=7", "fanout"},
+		{"expired", sessionTarget("ann", "demo", time.Now().Add(-time.Second)), "401"},
+		{"of another channel", strings.Replace(valid, "channel=demo", "channel=other", 1), "401"},
+		{"of another user", strings.Replace(valid, "user=ann", "user=bob", 1), "401"},
+		{"of another time", strings.Replace(valid, strconv.FormatInt(soon.Unix(), 10), strconv.FormatInt(soon.Unix()+1, 10), 1), "401"},
+		{"of a user and a channel that run together", strings.Replace(valid, "user=ann&channel=demo", "user=ann%20demo&channel=", 1), "401"},
+		{"forged", valid[:len(valid)-1] + last, "401"},
 		{"cut short", valid[:len(valid)-2], "401"},
+		{"two users", valid + "&user=bob", "401"},
+		{"two channels", valid + "&ch%61nnel=other", "401"},
+		{"two times", valid + "&expires=1", "401"},
+		{"two tokens", valid + "&token=", "401"},
+		{"a semicolon", valid + "&x;channel=other", "401"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.name == "forged" && strings.HasSuffix(valid, "00") {
-				tt.target = valid[:len(valid)-2] + "11"
-			}
 			for _, header := range []string{"", "Upgrade: websocket"} {
-				app.checkRow(t, handoffs.Row{Method: "GET", Target: tt.target, Header: header, To: tt.to})
+				a.checkRow(t, row{tt.to, "GET", tt.target, header})
 			}
 		})
 	}
+}
+
+// A PURGE with a valid token is forwarded.
+func testPurge(t *testing.T, a *app) {
+	a.checkRow(t, row{"origin", "PURGE", "/", "Fastly-Key: valid"})
 }

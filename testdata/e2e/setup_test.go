@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,7 +24,6 @@ import (
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
-	"compute-starter-kit-go-fanout-forward/testdata/handoffs"
 	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 		kitURL, err = serveKit()
 	}
 	if err == nil {
-		table, err = handoffs.Read(tablePath)
+		table, err = readTable("../handoffs.txt")
 	}
 	if err != nil {
 		chain.StopAll()
@@ -98,36 +98,48 @@ type project struct {
 	log  *logBuffer
 }
 
-// buildFirst builds the first project before the others. That may take a minute. The others then find the common
-// packages in Go's cache.
-var buildFirst sync.Once
-
-// newProject makes a project, as the README says. Its path has a space and a letter outside ASCII, as paths of people may
-// have. If the test fails, it prints the important lines of the project's logs.
+// newProject returns a new project, in a directory whose name has a space and a letter outside ASCII, as people's
+// directories may have. If the test fails, it prints the important lines of the project's logs.
 func newProject(t *testing.T) *project {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
-	p := &project{dir: dir, addr: local(freePorts(t, 1)), log: &logBuffer{}}
-	t.Cleanup(func() {
-		if t.Failed() {
-			p.report(t)
-		}
-	})
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	p.run(t, dir, tools.Fastly, "compute", "init", "--from="+kitURL, "--non-interactive")
-	p.setPorts(t)
-	buildFirst.Do(func() {
-		p.run(t, dir, tools.Fastly, "compute", "build", "--non-interactive", "--metadata-disable")
-		for _, built := range []string{"bin", "pkg"} {
-			if err := os.RemoveAll(filepath.Join(dir, built)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
+	p := newProjectIn(t, filepath.Join(t.TempDir(), "a pläce", "my-app"))
+	t.Cleanup(func() { p.report(t) })
 	return p
 }
+
+// newProjectIn copies the template to dir, and gives the copy ports of its own.
+func newProjectIn(t *testing.T, dir string) *project {
+	t.Helper()
+	from, err := template()
+	if err == nil {
+		err = os.CopyFS(dir, os.DirFS(from))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &project{dir: dir, addr: loopback(freePorts(t, 1)), log: &logBuffer{}}
+	p.setPorts(t)
+	return p
+}
+
+// template makes a project as the README says, and builds it. It does so once for all tests.
+var template = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "template")
+	if err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"compute", "init", "--from=" + kitURL, "--non-interactive"},
+		{"compute", "build", "--metadata-disable", "--non-interactive"},
+	} {
+		cmd := exec.Command(tools.Fastly, args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%s: %w\n%s", cmd, err, tail(string(out), 30))
+		}
+	}
+	return dir, nil
+})
 
 // setPorts moves the project's local servers to free ports, and removes the service id. It does not change other values
 // in fastly.toml, which the project's owner may have changed.
@@ -176,9 +188,12 @@ func (p *project) edit(t *testing.T, file, old, new string) {
 	p.write(t, file, strings.ReplaceAll(string(content), old, new))
 }
 
-// write writes a file of the project.
+// write writes a file of the project. After a change of its sources, the project must be built again.
 func (p *project) write(t *testing.T, file, content string) {
 	t.Helper()
+	if strings.HasSuffix(file, ".go") {
+		os.Remove(p.wasm())
+	}
 	if err := os.WriteFile(filepath.Join(p.dir, file), []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -187,6 +202,9 @@ func (p *project) write(t *testing.T, file, content string) {
 // serve runs the app until the test ends. args are extra arguments for the Fastly CLI.
 func (p *project) serve(t *testing.T, args ...string) *chain.Process {
 	t.Helper()
+	if _, err := os.Stat(p.wasm()); err == nil && !slices.Contains(args, "--watch") {
+		args = append(args, "--skip-build")
+	}
 	app, err := chain.Serve(t.Context(), tools, p.dir, p.addr, p.log, args...)
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +212,8 @@ func (p *project) serve(t *testing.T, args ...string) *chain.Process {
 	t.Cleanup(app.Stop)
 	return app
 }
+
+func (p *project) wasm() string { return filepath.Join(p.dir, "bin/main.wasm") }
 
 func (p *project) url(target string) string { return "http://" + p.addr + target }
 
@@ -243,4 +263,4 @@ func waitFree(t *testing.T, addrs ...string) {
 	}
 }
 
-func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/fastly/compute-sdk-go/fsthttp"
+)
+
+// hopByHop lists the fields that are about one connection, as httputil.ReverseProxy does.
+var hopByHop = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// removeHopByHop removes what an intermediary must not forward: the fields in hopByHop, and those
+// that Connection names (RFC 9110 section 7.6.1).
+func removeHopByHop(h fsthttp.Header) {
+	named := strings.Split(strings.Join(h.Values("Connection"), ","), ",")
+	for _, name := range append(named, hopByHop...) {
+		h.Del(strings.TrimSpace(name))
+	}
+}
+
+// prepare makes Send keep the client's spelling of the path, and poll less often.
+func prepare(r *fsthttp.Request) {
+	r.URL.Opaque = spelling(r.URL)
+	r.SendPollIntervalFn = pollInterval
+}
+
+// spelling returns the Opaque part that keeps the client's spelling of a path, such as /x|y, which
+// url.URL would escape. If the path has its standard spelling, or Path was changed, it returns "".
+func spelling(u *url.URL) string {
+	if u.RawPath == "" || unescape(u.RawPath) != u.Path {
+		return ""
+	}
+	return "//" + u.Host + u.RawPath
+}
+
+// pollInterval returns how long Send waits after it has looked n+1 times for the response. Each
+// look takes 10 µs of CPU time, of which Fastly allows 50 ms for a request. A backend has 15 s to
+// respond, in which Send by itself would look 15,000 times. So these waits start short and grow.
+func pollInterval(n int) time.Duration { return time.Duration(2+n/16) * time.Millisecond }
+
+// parseRequestURI parses the URI of a client's request, as url.ParseRequestURI does. It also
+// accepts a path with a malformed percent-escape, such as /50%off, and never returns an error.
+func parseRequestURI(uri string) (*url.URL, error) {
+	if u, err := url.ParseRequestURI(uri); err == nil {
+		return u, nil
+	}
+	scheme, rest, _ := strings.Cut(uri, "://")
+	rest, query, hasQuery := strings.Cut(rest, "?")
+	host, path, _ := strings.Cut(rest, "/")
+	path = "/" + path
+	return &url.URL{
+		Scheme: scheme, Host: host, Path: unescape(path), RawPath: path,
+		RawQuery: query, ForceQuery: hasQuery,
+	}, nil
+}
+
+// unescape decodes the percent-escapes of a path, and keeps the malformed ones as they are. Some
+// origins do the same, and a condition on Path must not see another path than the origin.
+func unescape(path string) string {
+	return escape.ReplaceAllStringFunc(path, func(e string) string {
+		char, _ := url.PathUnescape(e) // this cannot fail
+		return char
+	})
+}
+
+var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
+// respond sends the origin's response to the client.
+func respond(w fsthttp.ResponseWriter, r *fsthttp.Request, resp *fsthttp.Response) {
+	if resp.StatusCode < 200 { // such as 101, to a protocol that nobody has asked for
+		sendFailed(w, r, fmt.Errorf("its final status is %d", resp.StatusCode))
+		return
+	}
+	if resp.Header.Values("Transfer-Encoding") != nil {
+		resp.Header.Del("Content-Length") // it does not count then: RFC 9112 section 6.3
+	}
+	removeHopByHop(resp.Header)
+	w.Header().Reset(resp.Header)
+	// With the origin's Content-Length, the client notices if the body is cut short.
+	w.SetManualFramingMode(resp.Header.Values("Content-Length") != nil)
+	w.WriteHeader(resp.StatusCode)
+	// The host connects the two bodies, so the data does not pass through the sandbox.
+	if err := w.Append(resp.Body); err != nil {
+		log.Printf("%s %q: append the body from backend %q: %v", r.Method, r.URL.Path, backend, err)
+		os.Exit(1) // if this returned, the SDK would end the response as if it were whole
+	}
+}
+
+// handoffFailed answers a request that could not be handed off. The log line has the path without
+// the query, which may contain secrets.
+func handoffFailed(w fsthttp.ResponseWriter, r *fsthttp.Request, err error) {
+	if errors.Is(err, fsthttp.ErrFanoutNotEnabled) {
+		err = fmt.Errorf("%w; to enable Fanout: fastly products --enable=fanout", err)
+	}
+	log.Printf("%s %q: handoff to Fanout, backend %q: %v", r.Method, r.URL.Path, backend, err)
+	fail(w, fsthttp.StatusServiceUnavailable)
+}
+
+// sendFailed answers a request that got no response from the backend.
+func sendFailed(w fsthttp.ResponseWriter, r *fsthttp.Request, err error) {
+	status := fsthttp.StatusBadGateway
+	detail, _ := errors.AsType[fsthttp.SendError](err)
+	switch cause := detail.Cause(); {
+	case cause == fsthttp.SendErrorDNSTimeout, cause == fsthttp.SendErrorConnectionTimeout,
+		cause == fsthttp.SendErrorHTTPResponseTimeout:
+		status = fsthttp.StatusGatewayTimeout
+	case cause == fsthttp.SendErrorDestinationNotFound, errors.Is(err, fsthttp.ErrBackendNotFound):
+		status = fsthttp.StatusInternalServerError
+		err = fmt.Errorf("%w; to create the backend: fastly backend create --name=%s "+
+			"--address=HOST --port=443 --version=latest --autoclone", err, backend)
+	}
+	log.Printf("%s %q: send to backend %q: %v", r.Method, r.URL.Path, backend, err)
+	fail(w, status)
+}
+
+// fail answers a request with an error. The client must not see the cause, which is in the log.
+func fail(w fsthttp.ResponseWriter, status int) {
+	w.Header().Set("Cache-Control", "no-store")
+	fsthttp.Error(w, fsthttp.StatusText(status), status)
+}

@@ -1,0 +1,247 @@
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
+)
+
+// rawMessage is a request or a response, as its bytes arrived.
+type rawMessage struct {
+	line    string   // the request line or the status line
+	headers []string // the header lines, with their names in lower case, sorted by name
+	body    string   // without the framing of chunks
+	err     error    // why the body is incomplete, or nil
+}
+
+// get returns the value of the first header line with this name, which is in lower case.
+func (m rawMessage) get(name string) string {
+	for _, line := range m.headers {
+		if value, ok := strings.CutPrefix(line, name+": "); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// readRequest reads a request. It reports on began when a body has begun, unless nobody has taken the last report.
+func readRequest(r *bufio.Reader, began chan<- struct{}) (rawMessage, error) {
+	m, err := readHead(r)
+	if err != nil || m.get("content-length")+m.get("transfer-encoding") == "" || m.get("content-length") == "0" {
+		return m, err
+	}
+	if _, err := r.Peek(1); err == nil {
+		select {
+		case began <- struct{}{}:
+		default:
+		}
+	}
+	m.readBody(r)
+	return m, nil
+}
+
+// readResponse reads the response to a request with this method. Without framing, its body ends with the connection.
+func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
+	m, err := readHead(r)
+	if err != nil {
+		return m, err
+	}
+	if status, ok := strings.CutPrefix(m.line, "HTTP/1.1 "); !ok || len(status) < 3 {
+		return m, fmt.Errorf("%q is not a status line", m.line)
+	} else if method == "HEAD" || status[0] == '1' || status[:3] == "204" || status[:3] == "304" {
+		return m, nil
+	}
+	m.readBody(r)
+	return m, nil
+}
+
+func readHead(r *bufio.Reader) (m rawMessage, err error) {
+	var lines []string
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return m, fmt.Errorf("the head ends with %q: %w", line, err)
+		}
+		line, ok := strings.CutSuffix(line, "\r\n")
+		if !ok {
+			return m, errors.New("the head has a bare line feed")
+		}
+		if line == "" {
+			break
+		}
+		lines = append(lines, line)
+	}
+	if len(lines) == 0 {
+		return m, errors.New("the head is empty")
+	}
+	return rawMessage{line: lines[0], headers: headerLines(lines[1:]...)}, nil
+}
+
+// readBody reads the body that the headers announce.
+func (m *rawMessage) readBody(r *bufio.Reader) {
+	var body io.Reader = r
+	chunked := m.get("transfer-encoding") != ""
+	length, err := strconv.ParseInt(m.get("content-length"), 10, 64)
+	if chunked {
+		body = httputil.NewChunkedReader(r)
+	} else if err == nil {
+		body = io.LimitReader(r, length)
+	}
+	content, err := io.ReadAll(body)
+	if err == nil && chunked {
+		_, err = r.Discard(len("\r\n")) // after the last chunk; there are no trailers
+	} else if err == nil && int64(len(content)) < length {
+		err = io.ErrUnexpectedEOF
+	}
+	m.body, m.err = string(content), err
+}
+
+// headerLines returns the header lines with their names in lower case, sorted by name. Lines with the same name keep
+// their order, which has a meaning (RFC 9110 section 5.3).
+func headerLines(lines ...string) []string {
+	var sorted []string
+	for _, line := range lines {
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			sorted = append(sorted, strings.ToLower(name)+": "+strings.TrimPrefix(value, " "))
+		}
+	}
+	slices.SortStableFunc(sorted, func(a, b string) int {
+		return strings.Compare(a[:strings.Index(a, ":")], b[:strings.Index(b, ":")])
+	})
+	return sorted
+}
+
+// server is an origin that reads and writes bytes. The server of net/http cannot do that: it refuses a target such as
+// /%zz, and answers nothing malformed.
+type server struct {
+	net.Listener
+	began    chan struct{}       // gets a value when the body of a request has begun to arrive
+	requests chan rawMessage     // gets the requests that have arrived
+	answers  chan func(net.Conn) // for the next requests; without one the answer is a 200 with the body "ok"
+	echo     atomic.Bool         // answer with the request's header lines instead
+}
+
+// startServer starts a server at addr.
+func startServer(t *testing.T, addr string) *server {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{
+		Listener: l, began: make(chan struct{}, 1),
+		requests: make(chan rawMessage, 1000), answers: make(chan func(net.Conn), 100),
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.serve(conn)
+		}
+	}()
+	return s
+}
+
+// serve reads one request of a connection and answers it.
+func (s *server) serve(conn net.Conn) {
+	defer conn.Close()
+	req, err := readRequest(bufio.NewReader(conn), s.began)
+	if err != nil {
+		return
+	}
+	s.requests <- req
+	answer := func(contentType, body string) {
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", contentType, len(body), body)
+	}
+	switch {
+	case req.err != nil:
+	case strings.HasPrefix(req.body, "OPEN\r\n"): // accept the WebSocket
+		answer(grip.EventsType, "OPEN\r\n")
+	case req.get("content-type") == grip.EventsType:
+		answer(grip.EventsType, "")
+	case s.echo.Load():
+		answer("text/plain", strings.Join(req.headers, ", "))
+	case len(s.answers) > 0:
+		(<-s.answers)(conn)
+	default:
+		answer("text/plain", "ok")
+	}
+}
+
+// answer makes the server answer the next request with these bytes, and then close the connection.
+func (s *server) answer(response string) {
+	s.answers <- func(conn net.Conn) { io.WriteString(conn, response) }
+}
+
+// arrived returns the next request that arrives.
+func (s *server) arrived(t *testing.T) rawMessage {
+	t.Helper()
+	select {
+	case req := <-s.requests:
+		return req
+	case <-time.After(patience):
+		t.Fatal("no request arrived")
+		return rawMessage{}
+	}
+}
+
+// dial opens a connection to the app.
+func (p *project) dial(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// send writes the bytes of a request to the app, on a new connection.
+func (p *project) send(t *testing.T, request string) net.Conn {
+	t.Helper()
+	conn := p.dial(t)
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// exchange sends the bytes of a request to the app, on a new connection, and returns the final response.
+func (p *project) exchange(t *testing.T, request string) rawMessage {
+	t.Helper()
+	conn := p.dial(t)
+	defer conn.Close()
+	return p.exchangeOn(t, conn, request)
+}
+
+// exchangeOn is exchange on an open connection.
+func (p *project) exchangeOn(t *testing.T, conn net.Conn, request string) rawMessage {
+	t.Helper()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	method, _, _ := strings.Cut(request, " ")
+	r := bufio.NewReader(conn)
+	resp, err := readResponse(r, method)
+	if strings.HasPrefix(resp.line, "HTTP/1.1 100 ") {
+		resp, err = readResponse(r, method)
+	}
+	if err != nil {
+		t.Fatalf("%.80q: %v", request, err)
+	}
+	return resp
+}
