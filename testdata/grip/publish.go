@@ -68,6 +68,8 @@ func (e *PublishError) Error() string {
 	switch {
 	case e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden:
 		advice = "the key in GRIP_URL is wrong, has expired or is not for this service: put a valid one there"
+	case e.StatusCode == http.StatusTooManyRequests:
+		advice = "the limit of publish requests or messages was reached: publish less often, and try again later"
 	case e.StatusCode < 500:
 		advice = "check the host and the path in GRIP_URL: they are not those of a GRIP publish endpoint"
 	}

@@ -51,6 +51,7 @@ func TestPublish(t *testing.T) {
 		{403, "no such token\n", "no such token", "the key in GRIP_URL is wrong"},
 		{401, "TOKEN\nhas expired", "(withheld)\nhas expired", "has expired or is not for this service: put a valid one there"},
 		{404, "Not found", "Not found", "check the host and the path in GRIP_URL"},
+		{429, "slow down", "slow down", "the limit of publish requests or messages was reached: publish less often, and try again later"},
 		{503, long[:510] + "TOKEN", long[:510] + "(w", "try again later"},
 	} {
 		status, answer = tt.status, tt.answer
