@@ -1,12 +1,12 @@
-// Package grip has the functions that an origin needs behind a GRIP proxy, Fanout or Pushpin. It checks that the proxy
-// sent a request, makes instructions to hold connections open, decodes and encodes WebSocket-over-HTTP, and publishes.
+// Package grip implements what an origin needs behind a GRIP proxy (Fanout or Pushpin): it verifies
+// that the proxy sent a request, instructs the proxy to hold connections open, decodes and encodes
+// WebSocket-over-HTTP, and publishes.
 // Source: https://pushpin.org/docs/protocols/grip/
 package grip
 
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -16,58 +16,54 @@ import (
 )
 
 // The headers between a GRIP proxy and an origin.
-// Source: https://pushpin.org/docs/protocols/grip/
 const (
 	HeaderSig       = "Grip-Sig"        // request: a JWT that proves that the proxy sent the request
-	HeaderLast      = "Grip-Last"       // request: the id of the last message that the proxy delivered, for each channel
+	HeaderLast      = "Grip-Last"       // request: the id of the last delivered message, for each channel
 	HeaderHold      = "Grip-Hold"       // response: how to hold the connection
 	HeaderChannel   = "Grip-Channel"    // response: a channel to subscribe the connection to
 	HeaderTimeout   = "Grip-Timeout"    // response: how long to hold a response, in seconds
 	HeaderKeepAlive = "Grip-Keep-Alive" // response: what to send on an idle stream
-	HeaderLink      = "Grip-Link"       // response: where the proxy asks for messages that it has missed
+	HeaderLink      = "Grip-Link"       // response: where the proxy asks for messages that it missed
 )
 
 // Mode is how a connection is held.
 type Mode string
 
 // The modes.
-// Source: https://pushpin.org/docs/protocols/grip/
 const (
-	Response Mode = "response" // the proxy waits for a message, and sends it as the response; after a timeout it sends the origin's response
-	Stream   Mode = "stream"   // the proxy sends the response, keeps it open, and adds messages to it
+	Response Mode = "response" // the next message is the response; after a timeout, the origin's is
+	Stream   Mode = "stream"   // the origin's response stays open, and messages are appended to it
 )
 
 // Channel is a channel to subscribe to.
 type Channel struct {
 	Name string
-	// PrevID is the id of the last message that the client has got. If the proxy knows a later message, it sends the
-	// request to the origin again, so that the client misses nothing. PrevID is empty if messages have no ids.
+	// PrevID is the id of the last message that the client received. If the proxy knows a later one,
+	// it repeats the request to the origin, so that the client misses nothing.
 	PrevID string
 }
 
 // Hold tells the proxy to hold a connection open.
-// Source: https://pushpin.org/docs/protocols/grip/
 type Hold struct {
 	Mode     Mode
 	Channels []Channel
-	// Timeout is the time to hold in the mode Response, in whole seconds. 0 means the proxy's default. Pushpin uses at
-	// least five seconds.
+	// Timeout is how long to hold in the mode Response. 0 means the proxy's default. Pushpin holds
+	// for at least five seconds. All durations are in whole seconds.
 	Timeout time.Duration
-	// In the mode Stream, the proxy sends KeepAlive when the stream has been idle for KeepAliveAfter, in whole seconds.
-	// If KeepAlive is empty, it sends nothing.
+	// In the mode Stream, KeepAlive is sent when the stream has been idle for KeepAliveAfter.
 	KeepAlive      string
 	KeepAliveAfter time.Duration
-	// Next is needed in the mode Stream if a channel has a PrevID. The proxy requests this target when it has missed
-	// a message, and also each time that NextAfter has passed, in whole seconds. It sends HeaderLast with the request,
-	// and adds the response to the stream.
+	// Next is required in the mode Stream if a channel has a PrevID. The proxy requests it with
+	// HeaderLast when it missed a message, and whenever NextAfter has passed, and appends the
+	// response to the stream.
 	Next      string
 	NextAfter time.Duration
 }
 
-var token = regexp.MustCompile(`^[A-Za-z0-9._:-]+$`)
+var allowed = regexp.MustCompile(`^[A-Za-z0-9._:-]+$`)
 
-// Set sets the headers of a response for the hold. If a channel's name or id has characters that are not allowed, it
-// returns an error and sets no header.
+// Set sets the headers of a response for the hold. If a channel's name or id contains a character
+// that is not allowed, it returns an error and sets no header.
 func (hold Hold) Set(h http.Header) error {
 	var channels []string
 	for _, c := range hold.Channels {
@@ -75,7 +71,7 @@ func (hold Hold) Set(h http.Header) error {
 		if c.PrevID != "" {
 			value += "; prev-id=" + c.PrevID
 		}
-		if !token.MatchString(c.Name) || c.PrevID != "" && !token.MatchString(c.PrevID) {
+		if !allowed.MatchString(c.Name) || c.PrevID != "" && !allowed.MatchString(c.PrevID) {
 			return fmt.Errorf("%s %q: only letters, digits, '.', '_', ':' and '-' are allowed", HeaderChannel, value)
 		}
 		channels = append(channels, value)
@@ -86,7 +82,7 @@ func (hold Hold) Set(h http.Header) error {
 		h.Set(HeaderTimeout, seconds(hold.Timeout))
 	}
 	if hold.KeepAlive != "" {
-		text := base64.StdEncoding.EncodeToString([]byte(hold.KeepAlive)) // the text may have any characters
+		text := base64.StdEncoding.EncodeToString([]byte(hold.KeepAlive)) // so that it may contain line ends
 		h.Set(HeaderKeepAlive, text+"; format=base64; timeout="+seconds(hold.KeepAliveAfter))
 	}
 	if hold.Next != "" {
@@ -97,9 +93,8 @@ func (hold Hold) Set(h http.Header) error {
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-// Last returns the id of the last message that the proxy delivered to this client on the channel. The id is in the
-// request's HeaderLast. Without it, Last returns "".
-// Source: https://pushpin.org/docs/protocols/grip/
+// Last returns the id, in a request's HeaderLast, of the last message that the proxy delivered to
+// this client on the channel, or "".
 func Last(h http.Header, channel string) string {
 	for _, line := range h.Values(HeaderLast) {
 		for item := range strings.SplitSeq(line, ",") {
@@ -117,11 +112,9 @@ func Last(h http.Header, channel string) string {
 	return ""
 }
 
-// The response that accepts a WebSocket has HeaderExtension with the value Extension. Then the proxy looks at the prefix
-// of each message from the origin. After MessagePrefix, the rest of the message goes to the client. After ControlPrefix,
-// the rest is a control message for the proxy. So if an origin sends back a client's text, after MessagePrefix, the
-// proxy never takes the text for a control message.
-// Source: https://pushpin.org/docs/protocols/grip/
+// The response that accepts a WebSocket has HeaderExtension with the value Extension. From then on,
+// the proxy sends what follows MessagePrefix to the client, and obeys what follows ControlPrefix. So a
+// client's text that the origin returns after MessagePrefix is never taken for a control message.
 const (
 	HeaderExtension = "Sec-WebSocket-Extensions"
 	Extension       = "grip"
@@ -130,13 +123,11 @@ const (
 )
 
 // Message returns the event that sends a message to a client. The kind is Text or Binary.
-// Source: https://pushpin.org/docs/protocols/grip/
 func Message(kind string, content []byte) Event {
 	return Event{Type: kind, Content: append([]byte(MessagePrefix), content...)}
 }
 
 // Subscribe returns the event that subscribes a WebSocket to a channel.
-// Source: https://pushpin.org/docs/protocols/grip/
 func Subscribe(channel string) Event {
 	message, err := json.Marshal(map[string]string{"type": "subscribe", "channel": channel})
 	if err != nil {
@@ -145,11 +136,8 @@ func Subscribe(channel string) Event {
 	return Event{Type: Text, Content: append([]byte(ControlPrefix), message...)}
 }
 
-// CloseEvent returns the event that closes a WebSocket with a code and a reason, which has at most 123 bytes.
+// CloseEvent returns the event that closes a WebSocket with a code and a reason of at most 123 bytes.
 // Source: RFC 6455 section 5.5.1
 func CloseEvent(code uint16, reason string) Event {
 	return Event{Type: Close, Content: append([]byte{byte(code >> 8), byte(code)}, reason...)}
 }
-
-// ErrNotProxied is the error for a request that did not come through the GRIP proxy.
-var ErrNotProxied = errors.New("this request did not come through the GRIP proxy")

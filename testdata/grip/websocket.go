@@ -12,21 +12,20 @@ import (
 const EventsType = "application/websocket-events"
 
 // The types of events.
-// Source: https://pushpin.org/docs/protocols/websocket-over-http/
 const (
-	Open       = "OPEN"       // the first event in both directions: the client opens, the origin accepts
-	Text       = "TEXT"       // a text message; in a response also a control message, with ControlPrefix
+	Open       = "OPEN"       // the client opens the WebSocket; in a response, the origin accepts it
+	Text       = "TEXT"       // a text message; in a response, also a control message
 	Binary     = "BINARY"     // a binary message
 	Ping       = "PING"       // RFC 6455 section 5.5.2
 	Pong       = "PONG"       // RFC 6455 section 5.5.3
-	Close      = "CLOSE"      // its content, if there is one: a code of two bytes, and a reason (RFC 6455 section 5.5.1)
+	Close      = "CLOSE"      // RFC 6455 section 5.5.1; its content may be a code of two bytes and a reason
 	Disconnect = "DISCONNECT" // the connection ended without a close
 )
 
 // Event is one event on a WebSocket connection.
 type Event struct {
 	Type    string // one of the constants above
-	Content []byte // nil if the event has no content
+	Content []byte // nil if there is none
 }
 
 // maxEvents limits the number of events in one body.
@@ -34,9 +33,8 @@ const maxEvents = 10_000
 
 var errTruncated = errors.New("the body ends within an event")
 
-// DecodeEvents decodes the body of a WebSocket-over-HTTP request or response. The contents of the events share the
-// body's memory. An error says what is malformed, and in which event; the first event is 1.
-// Source: https://pushpin.org/docs/protocols/websocket-over-http/
+// DecodeEvents decodes the body of a WebSocket-over-HTTP request or response. The events share the
+// memory of the body. Errors count the events from 1.
 func DecodeEvents(body []byte) ([]Event, error) {
 	var events []Event
 	for len(body) > 0 {
@@ -81,7 +79,6 @@ func decodeEvent(body []byte) (e Event, rest []byte, err error) {
 }
 
 // EncodeEvents encodes events to the body of a WebSocket-over-HTTP request or response.
-// Source: https://pushpin.org/docs/protocols/websocket-over-http/
 func EncodeEvents(events ...Event) []byte {
 	var body []byte
 	for _, e := range events {

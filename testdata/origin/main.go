@@ -55,7 +55,7 @@ func main() {
 		pollTimeout: *pollTimeout, keepAlive: *keepAlive, next: *next,
 	}
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
-	publishTo, _, _ := strings.Cut(config.ControlURI, "?") // the query may have secrets: do not log it
+	publishTo, _, _ := strings.Cut(config.ControlURI.String(), "?") // the query may have secrets: do not log it
 	log.Printf("listening on http://%s/, publishing to %s", *addr, publishTo)
 	log.Fatal(server.ListenAndServe())
 }
