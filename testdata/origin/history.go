@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,7 +11,7 @@ import (
 	"time"
 )
 
-// message is a message, in the form in which clients get it.
+// message is a message as clients get it.
 type message struct {
 	ID   string `json:"id"`
 	Prev string `json:"prev"` // the id of the message before it on the channel
@@ -26,22 +28,20 @@ const (
 // beginning is the id before the first message of a channel.
 const beginning = "none-0"
 
-// history keeps the last messages of each channel, for clients that missed them. A client misses messages while it is
-// not connected, and between the answer to one request and the next request. The history has limits, and it is in
-// memory: an origin with more than one process needs a database instead.
+// history keeps the last messages of each channel for clients that missed them, because they were not
+// connected or were between two requests. It is in memory: an origin with more than one process needs
+// a database instead.
 type history struct {
 	mu       sync.Mutex
 	channels map[string]*channelLog
 }
 
 type channelLog struct {
-	epoch    string    // part of the ids; they differ from those before a restart
+	epoch    string    // part of the ids, so that they differ from those before a restart
 	count    int       // of all messages so far
-	messages []message // the last messages
+	messages []message // the last of them
 	bytes    int       // size of messages as JSON
 }
-
-func newHistory() *history { return &history{channels: map[string]*channelLog{}} }
 
 func (l *channelLog) id(n int) string {
 	if n == 0 {
@@ -50,17 +50,8 @@ func (l *channelLog) id(n int) string {
 	return l.epoch + "-" + strconv.Itoa(n)
 }
 
-// number returns the number of the message with the id, counted from 1. It is 0 for beginning.
-func (l *channelLog) number(id string) (n int, ok bool) {
-	if id == beginning {
-		return 0, true
-	}
-	epoch, number, _ := strings.Cut(id, "-")
-	n, err := strconv.Atoi(number)
-	return n, err == nil && epoch == l.epoch && n > 0 && n <= l.count
-}
-
-// add adds a message, and returns it with its id. If check returns an error, add returns it and adds nothing.
+// add adds a message and returns it with its id. If check returns an error, add returns that and adds
+// nothing.
 func (h *history) add(channel, text string, check func(message) error) (message, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,8 +63,10 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 	if err := check(m); err != nil {
 		return message{}, err
 	}
-	if len(h.channels) == maxChannels && h.channels[channel] == nil {
-		h.forget()
+	if len(h.channels) == maxChannels && h.channels[channel] == nil { // forget one
+		delete(h.channels, slices.MinFunc(slices.Collect(maps.Keys(h.channels)), func(a, b string) int {
+			return cmp.Compare(h.channels[a].lastAt(), h.channels[b].lastAt())
+		}))
 	}
 	h.channels[channel] = l
 	l.count++
@@ -86,23 +79,12 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 	return m, nil
 }
 
-// forget removes the channel whose last message is the oldest. The caller has locked h.mu.
-func (h *history) forget() {
-	oldest := ""
-	for channel, l := range h.channels {
-		if oldest == "" || l.lastAt() < h.channels[oldest].lastAt() {
-			oldest = channel
-		}
-	}
-	delete(h.channels, oldest)
-}
-
 func (l *channelLog) lastAt() int64 { return l.messages[len(l.messages)-1].At }
 
-// after returns the messages after the one with the id. It also returns start, the id of the message before the first
-// of them, and last, the id of the channel's last message. Without an id it returns no messages: a new client gets
-// only new ones. If the history no longer has some of the messages, or does not know the id, it returns all messages
-// that it has, and gap is true.
+// after returns the messages after the one with the id. start is the id before the first of them, and
+// last the id of the channel's last message. Without an id it returns no messages, because a new client
+// gets only new ones. If the history does not know the id, or no longer has some of the messages, it
+// returns all that it has, and gap is true.
 func (h *history) after(channel, id string) (messages []message, start, last string, gap bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,10 +96,11 @@ func (h *history) after(channel, id string) (messages []message, start, last str
 	if id == "" {
 		return nil, last, last, false
 	}
-	n, ok := l.number(id)
 	first := l.count - len(l.messages) // how many the history no longer has
-	if !ok || n < first {
-		n, gap = first, true
+	for n := first; n <= l.count; n++ {
+		if l.id(n) == id {
+			return slices.Clone(l.messages[n-first:]), id, last, false
+		}
 	}
-	return slices.Clone(l.messages[n-first:]), l.id(n), last, gap
+	return slices.Clone(l.messages), l.id(first), last, true
 }

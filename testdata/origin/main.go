@@ -1,18 +1,20 @@
-// Command origin is the demo origin: a web server behind a GRIP proxy. In production the proxy is Fanout, on your
-// machine it is Pushpin. Copy from it what you need.
+// Command origin is the demo origin: a web server behind a GRIP proxy, which is Fanout in production and
+// Pushpin locally. Copy from it what you need.
 //
-// Every endpoint takes the name of a channel as ?channel=. The origin uses five channels of the proxy for it.
-// On "name:stream", "name:events", "name:poll" and "name:socket" this origin publishes its messages, in the format
-// for the clients of each endpoint. These messages have ids, so that no message is lost. The channel "name" itself is
-// for messages that are published directly to the proxy, without this origin.
+// Every endpoint takes the name of a channel as ?channel=, and uses five channels of the proxy for it.
+// The origin publishes its messages on "name:stream", "name:events", "name:poll" and "name:socket", in
+// the format of that endpoint and with ids, so that no message is lost. The channel "name" is for
+// messages that are published directly to the proxy.
 package main
 
 import (
 	"cmp"
+	"embed"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"os"
@@ -23,39 +25,40 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// localGripURL is for the proxy that `fastly compute serve` starts. It has the issuer and key of the proxy's signatures.
+// localGripURL has the issuer and the key of the proxy that `fastly compute serve` starts.
 const localGripURL = "http://localhost:5561/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
+
+//go:embed page
+var pageFiles embed.FS
 
 func main() {
 	addr := flag.String("addr", "localhost:3000", "where to listen, `host:port`")
-	pollTimeout := flag.Duration("poll-timeout", 25*time.Second, "how long a long-poll waits for a message; most proxies between client and origin allow 30 s")
-	keepAlive := flag.Duration("keep-alive", 20*time.Second, "how long a stream may be idle; then it gets a keep-alive")
-	trust := flag.String("trust", "http://localhost:7676,http://127.0.0.1:7676", "web `origins` of the app, separated by commas: only pages from there may publish and open WebSockets")
-	next := flag.Duration("next", 30*time.Second, "how often the proxy asks for messages that a stream has missed, even if it noticed none")
+	trust := flag.String("trust", "http://localhost:7676,http://127.0.0.1:7676",
+		"web `origins` of the app, separated by commas: only pages from there may publish and open WebSockets")
+	o := newOrigin()
+	flag.DurationVar(&o.pollTimeout, "poll-timeout", 25*time.Second, "how long a long-poll waits; many proxies allow only 30 s")
+	flag.DurationVar(&o.keepAlive, "keep-alive", 20*time.Second, "how long a stream is idle before it gets a keep-alive")
+	flag.DurationVar(&o.next, "next", 30*time.Second, "how often the proxy asks for messages that a stream may have missed")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("origin: ")
 
-	// For Fanout in production, set these two variables, with your service's id and an API token:
+	// For Fanout, set these two variables, with your service's id and an API token:
 	//	GRIP_URL='https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID'
 	//	GRIP_VERIFY_KEY='{"kty":"EC","crv":"P-256","x":"CKo5A1ebyFcnmVV8SE5On-8G81JyBjSvcrx4VLetWCg","y":"7gwJqaU6N8TP88--twjkwoB36f-pT3QsmI46nPhjO7M"}'
-	config, err := grip.ParseURL(cmp.Or(os.Getenv("GRIP_URL"), localGripURL), os.Getenv("GRIP_VERIFY_KEY"))
+	var err error
+	o.grip, err = grip.ParseURL(cmp.Or(os.Getenv("GRIP_URL"), localGripURL), os.Getenv("GRIP_VERIFY_KEY"))
 	if err != nil {
 		log.Fatal(err)
 	}
-	if !config.Verifies() {
-		log.Print("WARNING: GRIP_URL has no verify-key, and GRIP_VERIFY_KEY is not set: anybody who can reach this origin can pretend to be the proxy")
+	if !o.grip.Verifies() {
+		log.Print("WARNING: there is no verify-key in GRIP_URL and no GRIP_VERIFY_KEY: anybody who reaches this origin can pretend to be the proxy")
 	}
-	pages, err := trustPages(*trust)
-	if err != nil {
+	if o.pages, err = trustPages(*trust); err != nil {
 		log.Fatal(err)
-	}
-	o := &origin{
-		grip: config, history: newHistory(), presence: newPresence(), pages: pages,
-		pollTimeout: *pollTimeout, keepAlive: *keepAlive, next: *next,
 	}
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
-	publishTo, _, _ := strings.Cut(config.ControlURI.String(), "?") // the query may have secrets: do not log it
+	publishTo, _, _ := strings.Cut(o.grip.ControlURI.String(), "?") // its query may have secrets
 	log.Printf("listening on http://%s/, publishing to %s", *addr, publishTo)
 	log.Fatal(server.ListenAndServe())
 }
@@ -66,16 +69,31 @@ type origin struct {
 	presence *presence
 	pages    *http.CrossOriginProtection
 
-	pollTimeout, keepAlive, next time.Duration // set with the flags
+	pollTimeout, keepAlive, next time.Duration // see the flags
+}
+
+func newOrigin() *origin {
+	return &origin{
+		history:  &history{channels: map[string]*channelLog{}},
+		presence: &presence{last: map[present]time.Time{}},
+	}
 }
 
 func (o *origin) handler() http.Handler {
 	mux := http.NewServeMux()
+	files, err := fs.Sub(pageFiles, "page")
+	if err != nil {
+		panic(err) // the directory is embedded
+	}
 	for _, file := range []string{"/{$}", "/app.js", "/style.css"} {
-		mux.Handle("GET "+file, page())
+		mux.HandleFunc("GET "+file, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Security-Policy", "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			http.FileServerFS(files).ServeHTTP(w, r)
+		})
 	}
 	mux.Handle("GET /stream", o.held(o.stream))
-	mux.Handle("GET /events", o.held(o.events))
+	mux.Handle("GET /events", o.held(o.stream))
 	mux.Handle("GET /poll", o.held(o.poll))
 	mux.Handle("GET /me", o.held(me))
 	mux.Handle("POST /socket", o.pages.Handler(o.held(o.socket))) // a WebSocket's events arrive in POST requests
@@ -89,10 +107,9 @@ func (o *origin) handler() http.Handler {
 	return mux
 }
 
-// trustPages returns a filter that refuses requests from pages of other sites. A browser sends such requests for any
-// page, with the cookies of this site, and opens WebSockets too. The parameter lists the app's own web origins; in
-// production that is its domain, such as https://www.example.com. The filter needs the list, because the Host header that arrives
-// here is the backend's override host. Requests from other programs, such as curl, pass the filter: see publish.
+// trustPages returns a filter that refuses what a browser sends for pages of other sites, with the
+// cookies of this one. It is given the app's own web origins, such as https://www.example.com, because
+// the Host that arrives here is the backend's override host. Programs such as curl pass: see publish.
 func trustPages(origins string) (*http.CrossOriginProtection, error) {
 	pages := http.NewCrossOriginProtection()
 	for origin := range strings.SplitSeq(origins, ",") {
@@ -111,8 +128,8 @@ func trustPages(origins string) (*http.CrossOriginProtection, error) {
 // client is what a request says about its client.
 type client struct {
 	channel string
-	name    string // of the person; it may be empty
-	user    string // who the app says it is; empty if it says nothing
+	name    string // what the person calls itself; may be empty
+	user    string // who the app vouches that it is; may be empty
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -128,11 +145,10 @@ func parseClient(w http.ResponseWriter, r *http.Request) (client, bool) {
 	return c, true
 }
 
-// headerUser is the header in which the app tells who the client is, when it has checked that.
+// headerUser is where the app says who the client is, once it has checked that.
 const headerUser = "X-User"
 
-// held wraps an endpoint that works only through the proxy, such as one whose connections it holds. It refuses requests that did not come through the proxy,
-// and requests with an invalid channel or name.
+// held wraps an endpoint that works only through the proxy, such as one whose connections it holds.
 func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := o.grip.Verify(r); err != nil {
@@ -175,8 +191,8 @@ type arrived struct {
 	Host      string      `json:"host"`
 	Header    http.Header `json:"header"`
 	BodyBytes int64       `json:"bodyBytes"`
-	ViaFanout bool        `json:"viaFanout"` // Grip-Sig is valid; only a GRIP proxy has the key for it
-	GripSig   string      `json:"gripSig"`   // "valid", or the reason why not
+	ViaFanout bool        `json:"viaFanout"` // Grip-Sig is valid
+	GripSig   string      `json:"gripSig"`   // "valid", or why not
 }
 
 // echo reports the request as it arrived here, and whether the app handed it off to Fanout.

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// presenceTTL is how long a client counts as connected after its last request. It is longer than the time between two
-// requests of the proxy for a held connection.
+// presenceTTL is how long a client counts as connected after its last request. It is longer than the
+// time between two requests of the proxy for a held connection.
 const presenceTTL = 45 * time.Second
 
 const maxPresent = 10_000 // clients that count as connected, on all channels
 
-// presence keeps which clients are connected, and how. It sees only requests, not connections. When a WebSocket ends,
-// the proxy sends an event. When a stream or a long-poll ends, there are just no more requests.
+// presence keeps which clients are connected, and how. It sees requests, not connections: when a
+// WebSocket ends, the proxy sends an event, but a stream or a long-poll just has no more requests.
 type presence struct {
 	mu   sync.Mutex
 	last map[present]time.Time
@@ -28,22 +28,16 @@ type present struct {
 	Transport string `json:"transport"` // "stream", "events", "poll" or "socket"
 }
 
-func newPresence() *presence { return &presence{last: map[present]time.Time{}} }
-
 func (p *presence) seen(c client, transport string) {
-	if c.name == "" {
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := present{c.channel, c.name, transport}
-	if _, here := p.last[who]; !here && len(p.last) >= maxPresent {
+	if len(p.last) == maxPresent {
 		p.purge()
-		if len(p.last) >= maxPresent {
-			return
-		}
 	}
-	p.last[who] = time.Now()
+	if _, here := p.last[who]; c.name != "" && (here || len(p.last) < maxPresent) {
+		p.last[who] = time.Now()
+	}
 }
 
 // purge removes clients without a recent request. The caller has locked p.mu.
@@ -74,7 +68,7 @@ func (p *presence) on(channel string) []present {
 	return here
 }
 
-// who answers with a JSON list of the connected clients.
+// who answers with a list of the connected clients.
 func (o *origin) who(w http.ResponseWriter, r *http.Request) {
 	if c, ok := parseClient(w, r); ok {
 		w.Header().Set("Cache-Control", "no-store")

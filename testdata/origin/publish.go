@@ -13,12 +13,12 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// publish publishes the body, a text in UTF-8, to all clients of a channel, on every kind of connection. The app
-// forwards this request; it does not hand it off.
+// publish publishes the body, a text in UTF-8, to all clients of a channel, on every kind of connection.
+// The app forwards this request; it does not hand it off.
 //
-// Anybody who can send this request publishes at your cost: Fastly bills each message that Fanout delivers. The demo
-// refuses only the pages of other sites. In production, check that the client may publish to the channel, with your
-// login or a token, and limit how much it may publish. If only your own code publishes, remove this endpoint.
+// Whoever can send this request publishes at your cost, because Fastly bills each delivered message. The
+// demo refuses only pages of other sites. In production, check that the client may publish to the channel,
+// and limit how much. If only your own code publishes, remove this endpoint.
 func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	c, ok := parseClient(w, r)
 	if !ok {
@@ -35,13 +35,13 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	// Add the message to the history first, then publish it. A client that the proxy misses finds it in the history.
+	// The history comes first: a client that the proxy misses finds the message there.
 	m, err := o.history.add(c.channel, text, func(m message) error { return grip.Fits(items(c.channel, m)...) })
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	// The message is already in the history. So publish it even if this client disconnects now.
+	// The message is in the history, so publish it even if this client disconnects now.
 	if err := o.grip.Publish(context.WithoutCancel(r.Context()), items(c.channel, m)...); err != nil {
 		log.Printf("publish to %q: %v", c.channel, err)
 		why := "the GRIP proxy does not answer"

@@ -14,12 +14,12 @@ import (
 // subprotocol is accepted if the client offers it.
 const subprotocol = "fanout-demo"
 
-// maxEcho limits the messages that are sent back, in bytes. With its prefix, such a message has 32 KiB. Pushpin 1.36,
-// the version in Debian 12, stalls on a larger message from the origin.
+// maxEcho is the size of the largest message that is echoed: 32 KiB with its prefix. Pushpin 1.36, the
+// version in Debian 12, stalls on larger messages from the origin.
 const maxEcho = 32<<10 - len(grip.MessagePrefix)
 
-// maxEvents limits the body with a WebSocket's events, in bytes. There is room for a message of 64 KiB, in several
-// frames, and for other messages.
+// maxEvents is the size of the largest body with events. It has room for a message of 64 KiB in several
+// frames, and for others.
 const maxEvents = 1 << 20
 
 // command is a text message that the WebSocket does not echo.
@@ -30,8 +30,8 @@ type command struct {
 	Reason string  `json:"reason"`
 }
 
-// socket answers the events of a WebSocket. It accepts the WebSocket, and subscribes it to the channel. Then it sends
-// each message back to the client, or, if the message is a command, does what it says.
+// socket answers the events of a WebSocket: it accepts the WebSocket, subscribes it to the channel and
+// obeys its commands. It echoes all other messages.
 // Source: https://pushpin.org/docs/protocols/websocket-over-http/
 func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	if t := r.Header.Get("Content-Type"); t != grip.EventsType {
@@ -54,10 +54,9 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	}
 
 	o.presence.seen(c, "socket")
-	// The proxy keeps attributes of the connection (Meta-), and sends them with each of its requests. This origin has
-	// no connection, so it cannot keep them itself.
+	// The proxy keeps attributes of the connection, and sends them with each request as Meta-.
 	echoed, _ := strconv.Atoi(r.Header.Get("Meta-Echoed"))
-	out := []grip.Event{}
+	var out []grip.Event
 	for _, e := range in {
 		if len(out) > 0 && out[len(out)-1].Type == grip.Close {
 			break // nothing follows a close
@@ -86,14 +85,14 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 			out = append(out, grip.Message(e.Type, e.Content))
 		case grip.Ping:
 			out = append(out, grip.Event{Type: grip.Pong, Content: e.Content})
-		case grip.Close: // the answer has the same code
-			out = append(out, e)
-			o.presence.gone(c, "socket")
+		case grip.Close:
+			out = append(out, e) // with the same code
+			fallthrough
 		case grip.Disconnect:
 			o.presence.gone(c, "socket")
 		}
 	}
-	w.Header().Set("Keep-Alive-Interval", "20") // seconds; so an idle WebSocket still counts as connected
+	w.Header().Set("Keep-Alive-Interval", "20") // seconds; an idle WebSocket still counts as connected
 	w.Header().Set("Set-Meta-Echoed", strconv.Itoa(echoed))
 	w.Header().Set("Content-Type", grip.EventsType)
 	w.Write(grip.EncodeEvents(out...))
@@ -117,9 +116,9 @@ func (o *origin) obey(r *http.Request, c client, content []byte, echoed int) (an
 	case cmd.WhoAmI:
 		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "user": c.user, "echoed": echoed})}, true
 	case cmd.After != nil:
-		// The subscription starts a moment after the client sees the WebSocket open. The client does not get messages
-		// of that moment. So it asks for them, with the id of its last message. It asks when the WebSocket is open,
-		// and when a message's prev is not that id. The client should count as connected after this answer.
+		// The subscription starts a moment after the client sees the WebSocket open. So the client asks
+		// for the messages of that moment when the WebSocket opens, and again when the prev of a message
+		// is not the id of the one before. It counts as connected after this answer.
 		messages, start, _, gap := o.history.after(c.channel, *cmd.After)
 		answer = append(answer, text(map[string]any{"start": start, "gap": gap}))
 		for _, m := range messages {
