@@ -63,9 +63,9 @@ e2e: tools ## Run the end-to-end tests, with the Fastly CLI, Viceroy, Pushpin an
 load: tools ## Hold 4000 connections through the app, check every message, then test faults (some minutes)
 	go -C testdata test -count=1 -timeout=20m -v -run='^TestFaults$$' ./e2e -long
 
-bench: tools ## Measure the app, and other compiled kits: PEERS='files or directories' VICEROY=path JSON=file PLOT=file.svg BENCH='flags'
+bench: tools build ## Measure the app, and other compiled apps: PEERS='files or directories' VICEROY=path JSON=file BENCH='flags'
 	@go -C testdata build -o bin/ ./bench
-	@exec testdata/bin/bench -peers '$(PEERS)' -viceroy '$(VICEROY)' -json '$(JSON)' -plot '$(PLOT)' $(BENCH)
+	@exec testdata/bin/bench -viceroy '$(VICEROY)' -json '$(JSON)' $(BENCH) -- $(PEERS)
 
 clean: ## Remove the build output and logs (not the tools' cache)
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin testdata/_artifacts

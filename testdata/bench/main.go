@@ -1,122 +1,119 @@
-// Command bench compares implementations of this app, in Viceroy: the app itself, the app with one sandbox
-// for each request, and any compiled kits. It takes a few minutes. The machine should do nothing else.
+// Command bench compares the app with other compiled apps, in Viceroy. All of them run from the
+// start. In each round they take turns of a second or two, and all but one are suspended. So a
+// change in the speed of the machine affects all of them.
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/chain"
 )
 
-type options struct {
-	peers             []string
-	viceroy           string
-	rounds, clients   int
-	warmup, duration  time.Duration
-	workloads         *regexp.Regexp
-	jsonFile, svgFile string
-}
+var (
+	viceroy  = flag.String("viceroy", "", "use the Viceroy at this `path`, instead of the one that make tools finds")
+	jsonFile = flag.String("json", "", "write the figures to this `file`, as JSON")
+	rounds   = flag.Int("rounds", 6, "how many rounds to measure")
+	clients  = flag.Int("clients", 8, "how many clients send requests at the same time, each one request after another")
+	duration = flag.Duration("duration", 1200*time.Millisecond, "how long each measurement takes")
+	only     = flag.String("workloads", ".", "measure only the workloads whose names match this `regexp`")
+)
 
 func main() {
-	var o options
-	peers := flag.String("peers", "", "compiled kits to measure too: .wasm `files`, or directories of them, separated by spaces")
-	flag.StringVar(&o.viceroy, "viceroy", "", "use the Viceroy at this `path`, in place of the one that make tools finds")
-	workloads := flag.String("workloads", ".", "measure only the workloads whose name matches this `regexp`")
-	flag.IntVar(&o.rounds, "rounds", 6, "how many rounds to measure; each round measures every implementation once")
-	flag.IntVar(&o.clients, "clients", 8, "how many clients send requests at the same time, each one request after another")
-	flag.DurationVar(&o.warmup, "warmup", 400*time.Millisecond, "how long each workload runs before the measurement")
-	flag.DurationVar(&o.duration, "duration", 1200*time.Millisecond, "how long each measurement takes")
-	flag.StringVar(&o.jsonFile, "json", "", "write the figures to this `file`, as JSON")
-	flag.StringVar(&o.svgFile, "plot", "", "write a bar chart to this `file`, as SVG")
 	flag.Parse()
-	o.peers = strings.Fields(*peers)
-	var err error
-	if o.workloads, err = regexp.Compile(*workloads); err != nil || flag.NArg() > 0 || o.rounds < 1 || o.clients < 1 || o.duration <= 0 || o.warmup < 0 {
-		fmt.Fprintln(os.Stderr, "bench: a flag has a value that is not possible, or there is an argument without a flag:", err)
-		flag.Usage()
-		os.Exit(2)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := bench(ctx, o); err != nil {
-		if ctx.Err() != nil {
-			fmt.Fprintln(os.Stderr, "\nbench: interrupted")
-			os.Exit(130) // what shells report for a Ctrl-C
-		}
+	if err := bench(ctx); ctx.Err() != nil {
+		fmt.Fprintln(os.Stderr, "\nbench: interrupted")
+		os.Exit(130) // what shells report for a Ctrl-C
+	} else if err != nil {
 		fmt.Fprintln(os.Stderr, "\nbench:", err)
 		os.Exit(1)
 	}
 }
 
-// bench measures each implementation on each workload, and prints the figures. It returns an error if
-// any request failed; that row of the table then has no figures.
-func bench(ctx context.Context, o options) error {
-	tools, m, err := chain.Prepare(ctx, "") // each implementation gets its own ports
+// bench measures bin/main.wasm and its peers, and prints the table.
+func bench(ctx context.Context) error {
+	selected := slices.DeleteFunc(workloads, func(w workload) bool {
+		matched, _ := regexp.MatchString(*only, w.name)
+		return !matched
+	})
+	if *rounds < 1 || *clients < 1 || *duration <= 0 || len(selected) == 0 {
+		return fmt.Errorf("-rounds, -clients and -duration must be greater than 0, and -workloads must match one of the names")
+	}
+	tools, manifest, err := chain.Prepare(ctx, "") // each implementation gets ports of its own
 	if err != nil {
 		return err
 	}
-	if o.viceroy != "" {
-		if tools.Viceroy, err = filepath.Abs(o.viceroy); err != nil {
-			return fmt.Errorf("VICEROY: %w", err)
+	var path string // of another Viceroy, because the same version may have been built with other limits
+	if *viceroy != "" {
+		tools.Viceroy, _ = filepath.Abs(*viceroy)
+		if err := exec.CommandContext(ctx, tools.Viceroy, "--version").Run(); err != nil {
+			return fmt.Errorf("VICEROY: %s --version: %w", tools.Viceroy, err)
 		}
-		if out, err := exec.CommandContext(ctx, tools.Viceroy, "--version").Output(); err != nil || !bytes.HasPrefix(out, []byte("viceroy ")) {
-			return fmt.Errorf("VICEROY: %s --version printed %q, %v: give the path of a Viceroy", tools.Viceroy, out, err)
-		}
+		path = " (" + tools.Viceroy + ")"
 	}
+	listener, err := net.Listen("tcp", manifest.Origin)
+	if err != nil {
+		return fmt.Errorf("start the origin: %w", err)
+	}
+	go http.Serve(listener, http.HandlerFunc(origin))
+
 	defer chain.StopAll()
-	dir, err := chain.TempDir()
-	if err != nil {
+	if _, err := chain.TempDir(); err != nil {
 		return err
 	}
-	implementations, err := prepare(ctx, tools, dir, o.peers)
-	if err != nil {
-		return err
-	}
-	selected := slices.DeleteFunc(slices.Clone(workloads), func(w workload) bool { return !o.workloads.MatchString(w.name) })
-
-	listener, err := net.Listen("tcp", m.Origin)
-	if err != nil {
-		return fmt.Errorf("the origin: %w", err)
-	}
-	go serveOrigin(listener)
-	defer listener.Close()
-
-	report := newReport(ctx, o, tools, implementations, selected)
 	os.Unsetenv("RUST_BACKTRACE") // else Viceroy makes a backtrace for each sandbox that ends
-	began := time.Now()
-	for _, impl := range implementations {
-		fmt.Fprintf(os.Stderr, "%4.0f s  start %s\n", time.Since(began).Seconds(), impl.name)
-		if err := impl.serve(ctx, tools); err != nil {
-			return fmt.Errorf("%s: %w", impl.name, err)
+	var implementations []*implementation
+	for _, path := range append([]string{"bin/main.wasm"}, flag.Args()...) {
+		files, _ := filepath.Glob(filepath.Join(path, "*.wasm"))
+		if len(files) == 0 {
+			files = []string{path} // not a directory
 		}
-	}
-	for round := range o.rounds {
-		for _, w := range selected {
-			fmt.Fprintf(os.Stderr, "%4.0f s  round %d of %d: %s: requests/s", time.Since(began).Seconds(), round+1, o.rounds, w.name)
-			for i := range implementations {
-				impl := implementations[(i+round)%len(implementations)] // each round in another order
-				f, err := impl.measure(ctx, o, w)
-				if err != nil {
-					return fmt.Errorf("%s: %s: %w", impl.name, w.name, err)
-				}
-				report.add(impl, w, f)
-				fmt.Fprintf(os.Stderr, "; %s %.0f", impl.name, f.rate())
+		for _, file := range files {
+			impl, err := serve(ctx, tools, file)
+			if err != nil {
+				return fmt.Errorf("serve %s: %w", file, err)
 			}
-			fmt.Fprintln(os.Stderr)
+			implementations = append(implementations, impl)
 		}
 	}
-	return report.write(o)
+	implementations[0].name = "app"
+
+	n := len(implementations)
+	rows := make([]row, len(selected)*n)
+	for round := range *rounds {
+		for i, w := range selected {
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, *rounds, w.name)
+			for turn := range n {
+				turn = (turn + round) % n // another order in each round
+				impl, r := implementations[turn], &rows[i*n+turn]
+				f, err := impl.measure(ctx, w)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if err != nil {
+					r.Error = err.Error()
+				}
+				r.Workload, r.Implementation = w.name, impl.name
+				r.rounds = append(r.rounds, f)
+			}
+		}
+	}
+	return report(os.Stdout, *jsonFile, rows, n,
+		fmt.Sprintf("%s, %s/%s, %d CPUs, %s", time.Now().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
+		tools.Versions(ctx)+path,
+		fmt.Sprintf("Medians of %d rounds of %v with %d clients; x: ratio to the app", *rounds, *duration, *clients))
 }

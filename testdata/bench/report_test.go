@@ -1,51 +1,39 @@
 package main
 
 import (
-	"encoding/json"
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
-// A row with errors has no figures, in the JSON neither, and write returns an error. Otherwise a server that
-// fails would look fast.
-func TestErrorsHaveNoFigures(t *testing.T) {
-	good, bad := &implementation{name: "good"}, &implementation{name: "bad"}
-	w := workload{name: "POST"}
-	r := &report{implementations: []*implementation{good, bad}, workloads: []workload{w}, figures: map[[2]string]figures{}}
-	for _, impl := range r.implementations {
-		f := newFigures()
-		f.duration, f.cpu = time.Second, 10*time.Millisecond
-		f.latency.RecordValue(5000)
-		if impl == bad {
-			f.errors, f.firstErr = 1, "it fell over"
-		}
-		r.add(impl, w, f)
-		r.add(impl, w, newFigures()) // a second round, without errors
+// Each figure is the median of all rounds, and each ratio the median of the ratios in each round.
+// A row with an error has neither, and report returns the error.
+func TestReport(t *testing.T) {
+	rows := []row{
+		{Workload: "GET", Implementation: "app", rounds: []figures{{100, 2, 4, 1, 50}, {300, 3, 6, 1, 70}, {400, 4, 9, 3, 60}}},
+		{Workload: "GET", Implementation: "peer", rounds: []figures{{200, 1, 8, 2, 50}, {300, 3, 9, 3, 70}, {200, 1, 9, 3, 30}}},
+		{Workload: "GET", Implementation: "broken", rounds: []figures{{900, 1, 1, 1, 1}, {}, {}}, Error: "it fell over"},
 	}
 	file := filepath.Join(t.TempDir(), "rows.json")
-	err := r.write(options{jsonFile: file})
-	if err == nil || !strings.Contains(err.Error(), "bad: 1 errors, the first: it fell over") {
-		t.Errorf("write returned %v; want the error of bad", err)
+	var out bytes.Buffer
+	if err := report(&out, file, rows, 3, "about"); err == nil || err.Error() != "GET, broken: it fell over" {
+		t.Errorf("report returned %v; want the error of broken", err)
+	}
+	if want := `
+about
+
+                      requests/s     x  p50 ms     x  p99 ms     x  CPU ms/request     x  Viceroy MiB     x
+GET
+  app                     300.00  1.00    3.00  1.00    6.00  1.00            1.00  1.00        60.00  1.00
+  peer                    200.00  1.00    1.00  0.50    9.00  1.50            3.00  2.00        50.00  1.00
+  broken              failed
+`; out.String() != want {
+		t.Errorf("the table is\n%s\nwant\n%s", &out, want)
 	}
 	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got struct{ Rows []row }
-	if err := json.Unmarshal(content, &got); err != nil {
-		t.Fatal(err)
-	}
-	if len(got.Rows) != 2 {
-		t.Fatalf("rows are %+v; want one for each implementation", got.Rows)
-	}
-	first := got.Rows[0]
-	if first.Requests != 1 || first.P50 < 4.9 || first.P50 > 5.1 || first.CPUPerRequest != 10 {
-		t.Errorf("good has %+v; want one request, of 5 ms and 10 ms of CPU", first)
-	}
-	if want := (row{Workload: "POST", Implementation: "bad", Errors: 1, FirstError: "it fell over"}); got.Rows[1] != want {
-		t.Errorf("bad has %+v; want %+v", got.Rows[1], want)
+	if err != nil || !strings.Contains(string(content), `"CPU ms/request": 3,`) || strings.Contains(string(content), "900") {
+		t.Errorf("the JSON is %s (%v); want the medians, and no figures of broken", content, err)
 	}
 }
