@@ -31,7 +31,7 @@ func startApp(t *testing.T, p *project) (a *app, stop func()) {
 	t.Helper()
 	a = &app{p, startServer(t, p.Origin), startServer(t, loopback(p.ProxyPort))}
 	viceroy := p.startViceroy(t, "--local-pushpin-proxy-port", strconv.Itoa(p.ProxyPort))
-	a.drain()
+	a.origin.drain()
 	return a, func() {
 		viceroy.Stop()
 		a.origin.Close()
@@ -57,12 +57,9 @@ func (p *project) startViceroy(t *testing.T, args ...string) *chain.Process {
 }
 
 // drain forgets the requests that have arrived. Viceroy sends one when it starts.
-func (a *app) drain() {
-	for len(a.origin.requests)+len(a.fanout.requests) > 0 {
-		select {
-		case <-a.origin.requests:
-		case <-a.fanout.requests:
-		}
+func (s *server) drain() {
+	for len(s.requests) > 0 {
+		<-s.requests
 	}
 }
 
@@ -87,6 +84,7 @@ func sharedApp(t *testing.T) *app {
 		shared.app, _ = startApp(t, p) // TestMain stops it
 	}
 	t.Cleanup(func() { shared.report(t) })
-	shared.drain()
+	shared.origin.drain()
+	shared.fanout.drain()
 	return shared.app
 }

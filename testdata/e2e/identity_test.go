@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"slices"
 	"strings"
 	"testing"
@@ -89,4 +90,60 @@ func checkVouched(t *testing.T, got rawMessage, name, value string) {
 	if !slices.Equal(found, want) {
 		t.Errorf("%s arrived with %q, want %q", got.line, found, want)
 	}
+}
+
+// TestIdentity runs the recipe behind the real Pushpin. The origin gets the app's header with the requests that Pushpin
+// makes for a client, such as those for each event of a WebSocket, and never the client's.
+func TestIdentity(t *testing.T) {
+	t.Parallel()
+	needsDefault(t)
+	p := newProject(t)
+	for _, b := range blocks(t, "../recipes.md") {
+		if b.section == "A valid session" || b.section == identity {
+			p.apply(t, b)
+		}
+	}
+	origin := startServer(t, p.Origin)
+	p.serve(t)
+	origin.drain() // Viceroy sends a request when it starts
+	ann := sessionTarget("ann", "demo", time.Now().Add(time.Hour))
+	const forged = "X-User: eve\r\nx_user: eve\r\nConnection: X-User\r\n"
+
+	t.Run("GET", func(t *testing.T) {
+		p.exchange(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\n"+forged+"\r\n")
+		checkVouched(t, origin.arrived(t), "x-user", "ann")
+	})
+	t.Run("long-poll", func(t *testing.T) {
+		const hold = "HTTP/1.1 200 OK\r\nGrip-Hold: response\r\nGrip-Channel: poll\r\nContent-Length: 0\r\n\r\n"
+		origin.answer(hold)
+		origin.answer(hold)
+		p.send(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\n"+forged+"\r\n")
+		checkVouched(t, origin.arrived(t), "x-user", "ann")
+		checkVouched(t, origin.arrived(t), "x-user", "ann") // Pushpin asks again after the first subscription to a channel
+	})
+	t.Run("stream", func(t *testing.T) {
+		const hold = "HTTP/1.1 200 OK\r\nGrip-Hold: stream\r\nGrip-Channel: stream\r\nContent-Length: 0\r\n" +
+			"Grip-Link: </next>; rel=next; timeout=1\r\n\r\n"
+		origin.answer(hold)
+		p.send(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\n"+forged+"\r\n")
+		checkVouched(t, origin.arrived(t), "x-user", "ann")
+		next := origin.arrived(t)
+		if !strings.HasPrefix(next.line, "GET /next ") {
+			t.Errorf("%s arrived, want /next", next.line)
+		}
+		checkVouched(t, next, "x-user", "") // this request has no headers of the client's, not even the app's
+	})
+	t.Run("WebSocket", func(t *testing.T) {
+		conn := p.send(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\n"+strings.Replace(forged, "Connection: ", "Connection: Upgrade, ", 1)+
+			"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		readUntil(t, bufio.NewReader(conn), "\r\n\r\n")
+		for _, event := range []string{"OPEN\r\n", "TEXT 2\r\nhi\r\n", "TEXT 2\r\nhi\r\n"} {
+			got := origin.arrived(t)
+			for !strings.HasPrefix(got.body, event) { // a request for the stream above
+				got = origin.arrived(t)
+			}
+			checkVouched(t, got, "x-user", "ann")
+			conn.Write([]byte("\x81\x82\x00\x00\x00\x00hi")) // a masked frame with the text "hi": RFC 6455 section 5.7
+		}
+	})
 }
