@@ -1,14 +1,13 @@
 package e2e
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
@@ -47,49 +46,33 @@ func numbered(channel string, n, padding int) grip.Item {
 	}}
 }
 
-// openClient connects a client to the app or directly to Pushpin. If the server
-// refuses, the error has its status.
+// openClient connects a client to the app or directly to Pushpin. If the server refuses, the error has its status.
 func openClient(addr, kind, channel string) (*client, error) {
-	conn, err := net.DialTimeout("tcp", addr, patience)
+	c := &client{done: make(chan struct{})}
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { c.conn = got.Conn },
+	})
+	next, err := openKind(ctx, kind, addr+"/"+kind+"?channel="+channel)
 	if err != nil {
-		return nil, err
-	}
-	c := &client{conn: conn, done: make(chan struct{})}
-	next, err := c.open("http://"+addr+"/"+kind+"?channel="+channel, kind)
-	if err != nil {
-		conn.Close()
 		return nil, fmt.Errorf("open %s at %s: %w", kind, addr, err)
 	}
 	go func() {
 		defer close(c.done)
-		defer conn.Close()
-		for {
-			text, err := next()
-			c.mu.Lock()
-			var a arrival
-			var published int64
-			if c.err = err; err != nil {
-				c.mu.Unlock()
-				return
-			}
-			if _, err := fmt.Sscan(text, &a.n, &published); err == nil { // not a text of the origin
-				a.padding, a.latency = strings.Count(text, "x"), time.Since(time.Unix(0, published))
-				c.got = append(c.got, a)
-			}
-			c.mu.Unlock()
+		defer c.conn.Close()
+		for err == nil {
+			var text string
+			text, err = next()
+			c.take(text, err)
 		}
 	}()
 	return c, nil
 }
 
-// open returns a function that returns the next text which arrives.
-func (c *client) open(url, kind string) (next func() (string, error), err error) {
-	ctx := context.Background()
-	dial := func(context.Context, string, string) (net.Conn, error) { return c.conn, nil }
-	through := &http.Client{Transport: &http.Transport{DialContext: dial, ResponseHeaderTimeout: patience}}
-	route := http.Header{"Pushpin-Route": {"origin"}} // Viceroy sets this; Pushpin needs it from a client without the app
+// openKind opens a connection of this kind. next returns the next text that arrives.
+func openKind(ctx context.Context, kind, target string) (next func() (string, error), err error) {
+	// Viceroy sets the header Pushpin-Route. Without the app, Pushpin needs it from the client.
 	if kind == "socket" {
-		ws, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: through, HTTPHeader: route})
+		ws, _, err := websocket.Dial(ctx, "ws://"+target, &websocket.DialOptions{HTTPHeader: http.Header{"Pushpin-Route": {"origin"}}})
 		if err != nil {
 			return nil, err
 		}
@@ -99,26 +82,26 @@ func (c *client) open(url, kind string) (next func() (string, error), err error)
 			return string(text), err
 		}, nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header = route
-	resp, err := through.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, errors.New(resp.Status)
-	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
+	lines, err := openLines(ctx, "http://"+target, "Pushpin-Route", "origin")
 	return func() (string, error) {
 		if !lines.Scan() {
 			return "", cmp.Or(lines.Err(), io.EOF)
 		}
 		return strings.TrimPrefix(lines.Text(), "data: "), nil
-	}, nil
+	}, err
+}
+
+// take notes a text that has arrived, or the error that ended the connection.
+func (c *client) take(text string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+	var a arrival
+	var published int64
+	if _, err := fmt.Sscan(text, &a.n, &published); err == nil { // not a text of the origin
+		a.padding, a.latency = strings.Count(text, "x"), time.Since(time.Unix(0, published))
+		c.got = append(c.got, a)
+	}
 }
 
 // arrivals returns the messages that have arrived, and why the connection ended, or nil while it is open.
@@ -142,7 +125,7 @@ func (c *client) vanish() {
 
 // tally counts connections, and the messages on them.
 type tally struct {
-	opened, dropped                            int // connections
+	opened, subscribed, dropped                int // connections
 	delivered, missing, duplicates, outOfOrder int // messages
 	p50, p99, max                              time.Duration
 }
@@ -164,6 +147,9 @@ func count(clients []*client, padding []int) (sum tally) {
 		sum.opened++
 		if err != nil {
 			sum.dropped++
+		}
+		if len(got) > 0 {
+			sum.subscribed++
 		}
 		seen, last := map[int]bool{0: true}, 0
 		for _, a := range got {
@@ -197,18 +183,11 @@ func holdClients(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil: // the client has gone
 	case r.Header.Get("Content-Type") == grip.EventsType:
-		in, err := grip.DecodeEvents(body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
 		var out []grip.Event
-		for _, e := range in {
-			if e.Type == grip.Open {
-				out = append(out, e)
-				for _, name := range channels {
-					out = append(out, grip.Subscribe(name))
-				}
+		if strings.HasPrefix(string(body), "OPEN\r\n") {
+			out = append(out, grip.Event{Type: grip.Open})
+			for _, name := range channels {
+				out = append(out, grip.Subscribe(name))
 			}
 		}
 		w.Header().Set("Content-Type", grip.EventsType)

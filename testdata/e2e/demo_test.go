@@ -64,7 +64,7 @@ func testInvitation(t *testing.T, p *project) {
 		t.Errorf("the page: %s, %v, %.100s", resp.Status, err, page)
 	}
 	events := open(t, withPatience(t), p.url("/events"))
-	events.start()
+	events.event()
 	if want, got := say(t, p, "demo", "hello"), events.event(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

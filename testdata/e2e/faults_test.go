@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"flag"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,30 +50,27 @@ func TestFaults(t *testing.T) {
 
 // The accounting notices each kind of loss.
 func TestCount(t *testing.T) {
-	arrived := func(numbers ...int) *client {
-		c := &client{}
+	arrived := func(err error, numbers ...int) *client {
+		c := &client{err: err}
 		for _, n := range numbers {
 			c.got = append(c.got, arrival{n: n, padding: 10 * n, latency: time.Second})
 		}
 		return c
 	}
-	dropped, incomplete := arrived(1), arrived(1, 2, 3)
-	dropped.err, incomplete.got[1].padding = io.EOF, 19
+	incomplete := arrived(nil, 1, 2, 3)
+	incomplete.got[1].padding = 19
 	clients := []*client{
-		arrived(0, 0, 1, 2, 3), // all it should get; 0 says only that it is subscribed
-		arrived(1, 2, 2, 3),    // a duplicate
-		arrived(2, 1, 3),       // out of order
-		arrived(1, 3),          // one is missing
-		incomplete,             // another one is missing
-		dropped,                // dropped, and two are missing
+		arrived(nil, 0, 0, 1, 2, 3), // all that it should get
+		arrived(nil, 1, 2, 2, 3),    // a duplicate
+		arrived(nil, 2, 1, 3),       // out of order
+		arrived(nil, 1, 3),          // one is missing
+		incomplete,                  // another one is missing
+		arrived(io.EOF, 1),          // dropped, and two are missing
 	}
-	want := tally{
-		opened: 6, dropped: 1,
-		delivered: 14, missing: 4, duplicates: 1, outOfOrder: 1,
-		p50: time.Second, p99: time.Second, max: time.Second,
-	}
-	if got := count(clients, []int{10, 20, 30}); got != want || got.lost() != 7 {
-		t.Errorf("got %v, want %v", got, want)
+	got := count(clients, []int{10, 20, 30})
+	want := "6 connections, 1 dropped; 14 messages delivered, 4 missing, 1 duplicates, 1 out of order; publish to arrival: p50 1s, p99 1s, max 1s"
+	if got.String() != want || got.lost() != 7 {
+		t.Errorf("got %v, want %s", got, want)
 	}
 }
 
@@ -139,7 +134,7 @@ func (f *faults) hold(t *testing.T, n int, addr string) *held {
 		time.Sleep(10 * time.Millisecond) // Pushpin 1.36 drops some of the connections that open in a burst
 	}
 	ctx := withPatience(t)
-	for h.unsubscribed() { // a subscription starts a moment after the connection opens
+	for count(h.clients, nil).subscribed < len(h.clients) { // a subscription starts a moment after the connection opens
 		h.send(t, numbered(h.channel, 0, 0))
 		select {
 		case <-time.After(100*time.Millisecond + h.pace()):
@@ -148,13 +143,6 @@ func (f *faults) hold(t *testing.T, n int, addr string) *held {
 		}
 	}
 	return h
-}
-
-func (h *held) unsubscribed() bool {
-	return slices.ContainsFunc(h.clients, func(c *client) bool {
-		got, err := c.arrivals()
-		return len(got) == 0 && err == nil
-	})
 }
 
 func (h *held) leave() {
@@ -179,33 +167,28 @@ func (f *faults) send(t *testing.T, item grip.Item) {
 	}
 }
 
-// publish publishes the next n messages.
-func (h *held) publish(t *testing.T, n, padding int) {
+// deliver publishes n messages, and returns what the clients have got when nothing more is to come.
+func (h *held) deliver(t *testing.T, n, padding int) tally {
 	t.Helper()
 	for range n {
 		h.padding = append(h.padding, padding)
 		h.send(t, numbered(h.channel, len(h.padding), padding))
+		time.Sleep(h.pace())
 	}
-}
-
-// wait waits until each client that is still connected has got as many messages as were published.
-func (h *held) wait(t *testing.T) {
 	ctx := withPatience(t)
-	for i := 0; i < len(h.clients) && ctx.Err() == nil; {
-		if sum := count(h.clients[i:i+1], h.padding); sum.missing == 0 || sum.dropped == 1 {
-			i++
-			continue
+	for {
+		sum := count(h.clients, h.padding)
+		if sum.missing == 0 || ctx.Err() != nil {
+			return sum
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
 // check publishes n messages. Each client must have got all messages so far, once, in order and complete.
 func (h *held) check(t *testing.T, n, padding int) {
 	t.Helper()
-	h.publish(t, n, padding)
-	h.wait(t)
-	if sum := count(h.clients, h.padding); sum.lost() > 0 {
+	if sum := h.deliver(t, n, padding); sum.lost() > 0 {
 		t.Fatalf("after %d messages: %v", len(h.padding), sum)
 	}
 }
@@ -238,12 +221,7 @@ func (f *faults) testLoad(t *testing.T) {
 func (f *faults) load(t *testing.T, addr string) tally {
 	h := f.hold(t, scale(10, 2000), addr)
 	defer h.leave()
-	for range 30 {
-		h.publish(t, 1, 64)
-		time.Sleep(h.pace())
-	}
-	h.wait(t)
-	return count(h.clients, h.padding)
+	return h.deliver(t, 30, 64)
 }
 
 // The origin dies, and comes back. The held connections stay open, and get the messages.
@@ -328,13 +306,9 @@ func (f *faults) testComeAndGo(t *testing.T) {
 func (f *faults) testStalled(t *testing.T) {
 	h := f.hold(t, scale(5, 200), f.addr)
 	var stalled []net.Conn
-	for i := range scale(4, 20) {
+	for range scale(4, 20) {
 		conn := f.dial(t)
-		fmt.Fprintf(conn, "GET /%s?channel=flood&channel=%s HTTP/1.1\r\nHost: localhost\r\n", kinds[i%2], h.channel)
-		if kinds[i%2] == "socket" {
-			io.WriteString(conn, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
-		}
-		io.WriteString(conn, "\r\n")
+		io.WriteString(conn, "GET /events?channel=flood&channel="+h.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 200"))); err != nil {
 			t.Fatal(err)
 		}

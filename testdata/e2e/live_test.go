@@ -55,7 +55,7 @@ func TestLive(t *testing.T) {
 func testEvents(t *testing.T, p *project) {
 	ctx, leave := context.WithCancel(withPatience(t))
 	stream := open(t, ctx, p.url("/events?channel=events"))
-	start := stream.start().Start
+	start := stream.event().Start
 	stream.until(": keep-alive")
 	first := say(t, p, "events", "first")
 	stream.want(first)
@@ -73,9 +73,7 @@ func testEvents(t *testing.T, p *project) {
 		{"a client with an unknown id", "", "other-7", start, true, []message{first, second, third}},
 	} {
 		stream := open(t, withPatience(t), p.url("/events?channel=events"+tt.query), "Last-Event-ID", tt.lastEventID)
-		if at := stream.start(); at.Start != tt.start || at.Gap != tt.gap {
-			t.Errorf("%s: it starts at %+v, want %s", tt.name, at, tt.start)
-		}
+		stream.want(message{Start: tt.start, Gap: tt.gap})
 		stream.want(tt.missed...)
 	}
 }
@@ -190,7 +188,7 @@ func testPublish(t *testing.T, p *project) {
 	// HTML arrives unchanged, like any other text, and so does a large message.
 	ctx := withPatience(t)
 	stream := open(t, ctx, p.url("/events?channel=publish"))
-	stream.start()
+	stream.event()
 	for _, text := range []string{`<img src=x onerror="alert(1)"> & "quotes" \ ☃`, strings.Repeat("y", 16_000)} {
 		stream.want(say(t, p, "publish", text))
 	}
@@ -213,7 +211,7 @@ func testPublish(t *testing.T, p *project) {
 
 // The origin knows which clients are connected, and how, and when a WebSocket has ended.
 func testWho(t *testing.T, p *project) {
-	open(t, withPatience(t), p.url("/events?channel=who&name=ann")).start()
+	open(t, withPatience(t), p.url("/events?channel=who&name=ann")).event()
 	conn := dialSocket(t, withPatience(t), p, "channel=who&name=bob")
 	for _, want := range []string{
 		`[{"name":"ann","transport":"events"},{"name":"bob","transport":"socket"}]`,
@@ -361,7 +359,22 @@ func withPatience(t *testing.T) context.Context {
 	return ctx
 }
 
-// lines reads the lines of a response that does not end.
+// openLines opens a response that does not end, and returns its lines. It closes the response when ctx ends.
+func openLines(ctx context.Context, url string, header ...string) (*bufio.Scanner, error) {
+	resp, err := do(ctx, "GET", url, "", header...)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, errors.New(resp.Status)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	return lines, nil
+}
+
+// lines are the lines of a response that does not end.
 type lines struct {
 	t *testing.T
 	*bufio.Scanner
@@ -370,15 +383,13 @@ type lines struct {
 // open opens a stream. The stream ends when the context or the test ends.
 func open(t *testing.T, ctx context.Context, url string, header ...string) lines {
 	t.Helper()
-	resp, err := do(ctx, "GET", url, "", header...)
+	ctx, cancel := context.WithCancel(ctx)
+	t.Cleanup(cancel)
+	l, err := openLines(ctx, url, header...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { resp.Body.Close() })
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s", url, resp.Status)
-	}
-	return lines{t, bufio.NewScanner(resp.Body)}
+	return lines{t, l}
 }
 
 // until returns the lines up to the first one with the prefix.
@@ -395,17 +406,7 @@ func (l lines) until(prefix string) []string {
 	return nil
 }
 
-// start returns the first event, which has the id after which the messages begin.
-func (l lines) start() message {
-	l.t.Helper()
-	m := l.event()
-	if m.Start == "" {
-		l.t.Fatalf("the first event is a message: %+v", m)
-	}
-	return m
-}
-
-// event returns the next event.
+// event returns the next event. The first one has the id after which the messages begin.
 func (l lines) event() (m message) {
 	l.t.Helper()
 	got := l.until("data: ")

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -115,18 +114,13 @@ func lostEvents(ctx context.Context, p *project, last string, got func(id, text 
 }
 
 func eachLine(ctx context.Context, url string, got func(line string) error) error {
-	resp, err := do(ctx, "GET", url, "")
-	if err != nil {
-		return err
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	lines, err := openLines(ctx, url)
+	for err == nil && lines.Scan() {
+		err = got(lines.Text())
 	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if err := got(lines.Text()); err != nil {
-			return err
-		}
-	}
-	return cmp.Or(lines.Err(), io.EOF)
+	return cmp.Or(err, io.EOF)
 }
 
 func lostPoll(ctx context.Context, p *project, last string, got func(id, text string) error) error {
