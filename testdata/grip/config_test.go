@@ -3,24 +3,27 @@ package grip
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 )
 
 func TestVerify(t *testing.T) {
-	private, public, jwk := newKey(t)
+	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), []byte("a private key for tests, 32 byte"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const public = `-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAETCXHb3KMCQ4DWDA6kqm/rZJFdReu
+GjuqV8OLTJu6nHeTSziqSgMFuRc3k89vt0Tg+Kwu6sCiYgwp2UqSP2bHcw==
+-----END PUBLIC KEY-----
+`
+	const jwk = `{"kty":"EC","crv":"P-256","x":"TCXHb3KMCQ4DWDA6kqm_rZJFdReuGjuqV8OLTJu6nHc","y":"k0s4qkoDBbkXN5PPb7dE4PisLurAomIMKdlKkj9mx3M"}`
 	const secret = "changeme"
 	valid := token(t, "HS256", []byte(secret), "me", time.Minute)
 	es256 := token(t, "ES256", private, "me", time.Minute)
@@ -132,20 +135,4 @@ func token(t *testing.T, alg string, key any, issuer string, life time.Duration)
 		t.Fatal(err)
 	}
 	return signed
-}
-
-// newKey returns a private key, and its public key in PEM and as a JSON Web Key.
-func newKey(t *testing.T) (private *ecdsa.PrivateKey, public, jwk string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, derErr := x509.MarshalPKIXPublicKey(private.Public())
-	key, keyErr := jwkset.NewJWKFromKey(private.Public(), jwkset.JWKOptions{})
-	text, err := json.Marshal(key.Marshal())
-	if err := errors.Join(derErr, keyErr, err); err != nil {
-		t.Fatal(err)
-	}
-	return private, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), string(text)
 }

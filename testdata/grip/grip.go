@@ -129,10 +129,7 @@ func Message(kind string, content []byte) Event {
 
 // Subscribe returns the event that subscribes a WebSocket to a channel.
 func Subscribe(channel string) Event {
-	message, err := json.Marshal(map[string]string{"type": "subscribe", "channel": channel})
-	if err != nil {
-		panic(err) // strings can always be marshalled
-	}
+	message, _ := json.Marshal(map[string]string{"type": "subscribe", "channel": channel}) // cannot fail
 	return Event{Type: Text, Content: append([]byte(ControlPrefix), message...)}
 }
 

@@ -65,18 +65,15 @@ func main() {
 
 type origin struct {
 	grip     *grip.Config
-	history  *history
-	presence *presence
+	history  history
+	presence presence
 	pages    *http.CrossOriginProtection
 
 	pollTimeout, keepAlive, next time.Duration // see the flags
 }
 
 func newOrigin() *origin {
-	return &origin{
-		history:  &history{channels: map[string]*channelLog{}},
-		presence: &presence{last: map[present]time.Time{}},
-	}
+	return &origin{history: history{channels: map[string]*channelLog{}}, presence: presence{last: map[present]time.Time{}}}
 }
 
 func (o *origin) handler() http.Handler {
@@ -184,17 +181,6 @@ func me(w http.ResponseWriter, _ *http.Request, c client) {
 	writeJSON(w, map[string]string{"user": c.user})
 }
 
-// arrived is echo's report about a request.
-type arrived struct {
-	Method    string      `json:"method"`
-	Target    string      `json:"target"`
-	Host      string      `json:"host"`
-	Header    http.Header `json:"header"`
-	BodyBytes int64       `json:"bodyBytes"`
-	ViaFanout bool        `json:"viaFanout"` // Grip-Sig is valid
-	GripSig   string      `json:"gripSig"`   // "valid", or why not
-}
-
 // echo reports the request as it arrived here, and whether the app handed it off to Fanout.
 func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // the report shows this client's headers
@@ -203,14 +189,17 @@ func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("the body is incomplete: it ended after %d bytes", n), http.StatusBadRequest)
 		return
 	}
-	a := arrived{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header.Clone(), BodyBytes: n, ViaFanout: true, GripSig: "valid"}
+	header, gripSig := r.Header.Clone(), "valid"
 	if err := o.grip.Verify(r); err != nil {
-		a.ViaFanout, a.GripSig = false, err.Error()
+		gripSig = err.Error()
 	} else {
-		// Do not show the signature: until it expires, anybody who has it can pretend to be the proxy.
-		a.Header.Set(grip.HeaderSig, "(withheld)")
+		// Until the signature expires, anybody who has it can pretend to be the proxy.
+		header.Set(grip.HeaderSig, "(withheld)")
 	}
-	writeJSON(w, a)
+	writeJSON(w, map[string]any{
+		"method": r.Method, "target": r.RequestURI, "host": r.Host, "header": header, "bodyBytes": n,
+		"viaFanout": gripSig == "valid", "gripSig": gripSig,
+	})
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

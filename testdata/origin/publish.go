@@ -24,13 +24,12 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, grip.MaxPublish))
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		http.Error(w, "the message is larger than 64 KiB", http.StatusRequestEntityTooLarge)
+	body, ok := readBody(w, r, grip.MaxPublish)
+	if !ok {
 		return
 	}
 	text := string(body)
-	if err != nil || text == "" || !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n") {
+	if text == "" || !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n") {
 		http.Error(w, "the body must be the message: one line of text in UTF-8", http.StatusBadRequest)
 		return
 	}
@@ -52,6 +51,17 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, m)
+}
+
+// readBody reads the body of a request. If it cannot, it answers the request with an error.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		http.Error(w, fmt.Sprintf("the body is larger than %d KiB", limit>>10), http.StatusRequestEntityTooLarge)
+	} else if err != nil {
+		http.Error(w, "the body is incomplete", http.StatusBadRequest)
+	}
+	return body, err == nil
 }
 
 // items returns the message in the format of each endpoint.

@@ -2,9 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,13 +37,8 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 		http.Error(w, "this is a WebSocket: the body must be "+grip.EventsType, http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvents))
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		http.Error(w, "the WebSocket events are larger than 1 MiB", http.StatusRequestEntityTooLarge)
-		return
-	}
-	if err != nil {
-		http.Error(w, "the body is incomplete", http.StatusBadRequest)
+	body, ok := readBody(w, r, maxEvents)
+	if !ok {
 		return
 	}
 	in, err := grip.DecodeEvents(body)
@@ -64,10 +58,9 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 		switch e.Type {
 		case grip.Open:
 			w.Header().Set(grip.HeaderExtension, grip.Extension)
-			for offered := range strings.SplitSeq(r.Header.Get("Sec-WebSocket-Protocol"), ",") {
-				if strings.TrimSpace(offered) == subprotocol {
-					w.Header().Set("Sec-WebSocket-Protocol", subprotocol)
-				}
+			offered := strings.FieldsFunc(r.Header.Get("Sec-WebSocket-Protocol"), func(c rune) bool { return c == ',' || c == ' ' })
+			if slices.Contains(offered, subprotocol) {
+				w.Header().Set("Sec-WebSocket-Protocol", subprotocol)
 			}
 			out = append(out, e, grip.Subscribe(c.channel), grip.Subscribe(c.channel+":socket"))
 		case grip.Text:
