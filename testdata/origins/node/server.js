@@ -20,8 +20,8 @@ const serveGrip = new ServeGrip({ grip });
 const app = express();
 app.use(serveGrip);
 
-// Only requests from the proxy are held. This function checks the proxy's signature. The library's req.grip.isSigned
-// cannot: it is true for any signature, because version 2.0.0 does not wait for its own check.
+// Holds only requests that the proxy signed. The library's req.grip.isSigned cannot tell: in version 2.0.0
+// it is true for any signature, because the library does not wait for its own check.
 async function fromProxy(req, res, next) {
   const { isSigned } = await serveGrip.getPublisher().validateGripSig(req.get('Grip-Sig'));
   if (!isSigned) return res.status(403).type('text').send('connect to the app, not to its origin\n');
@@ -44,7 +44,7 @@ app.get('/events', fromProxy, (req, res) => { // Server-Sent Events
   res.type('text/event-stream').end('event: start\ndata:\n\n');
 });
 
-app.get('/poll', fromProxy, (req, res) => { // a long-poll; the body below is the answer if no message comes
+app.get('/poll', fromProxy, (req, res) => { // a long-poll; the client gets this body if no message comes
   const hold = res.grip.startInstruct();
   hold.addChannel(res.locals.channel);
   hold.setHoldLongPoll(25); // seconds

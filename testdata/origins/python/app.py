@@ -23,7 +23,7 @@ def page():
 
 
 def from_proxy():
-    """Returns the channel of the request. Refuses a request without the proxy's signature."""
+    """Returns the channel of the request, which the proxy must have signed."""
     if not gripcontrol.validate_sig(request.headers.get("Grip-Sig", ""), grip["verify_key"], grip.get("verify_iss")):
         abort(Response("connect to the app, not to its origin\n", 403, mimetype="text/plain"))
     channel = request.args.get("channel", "demo")
@@ -31,7 +31,7 @@ def from_proxy():
 
 
 def held(mode, body, mimetype, headers):
-    """Returns a response that tells the proxy to hold the connection, and to send it the channel's messages."""
+    """Returns a response that tells the proxy to hold the connection for the channel's messages."""
     headers |= {"Grip-Hold": mode, "Grip-Channel": from_proxy(), "Cache-Control": "no-store"}
     return Response(body, mimetype=mimetype, headers=headers)
 
@@ -42,7 +42,7 @@ def events():
                 {"Grip-Keep-Alive": r": keep-alive\n\n; format=cstring; timeout=20"})
 
 
-@app.get("/poll")  # a long-poll; the body is the answer if no message comes
+@app.get("/poll")  # a long-poll; the client gets this body if no message comes
 def poll():
     return held("response", "nothing yet\n", "text/plain", {"Grip-Timeout": "25"})
 
