@@ -139,12 +139,8 @@ func parseKey(key string) (any, error) {
 		return nil, fmt.Errorf("JSON Web Key: %w", err)
 	}
 	switch k := jwk.Key().(type) {
-	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey:
+	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey, []byte:
 		return k, nil
-	case []byte:
-		if len(k) > 0 {
-			return k, nil
-		}
 	}
 	return nil, errors.New("the JSON Web Key is neither a public key nor a secret")
 }

@@ -118,6 +118,9 @@ func TestPublishAtOnce(t *testing.T) {
 					}
 					texts[m.Text], last = true, m.ID
 				}
+				if p.Last != last {
+					t.Errorf("the answer says to go on after %s, not %s", p.Last, last)
+				}
 			}
 		})
 		all.Go(func() {
