@@ -34,6 +34,7 @@ GjuqV8OLTJu6nHeTSziqSgMFuRc3k89vt0Tg+Kwu6sCiYgwp2UqSP2bHcw==
 		{"secret in base64", "base64:Y2hhbmdlbWU=", valid, ""},
 		{"base64 for URLs, unpadded", "base64:-__-_w", token(t, "HS256", []byte("\xfb\xff\xfe\xff"), "me", time.Minute), ""},
 		{"secret as a JSON Web Key", `{"kty":"oct","k":"Y2hhbmdlbWU"}`, valid, ""},
+		{"what Publish sends", secret, sign("me", []byte(secret)), ""},
 		{"public key in PEM", public, es256, ""},
 		{"public key in PEM in base64", "base64:" + base64.StdEncoding.EncodeToString([]byte(public)), es256, ""},
 		{"public key as a JSON Web Key", jwk, es256, ""},
