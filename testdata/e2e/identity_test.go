@@ -104,7 +104,7 @@ func TestIdentity(t *testing.T) {
 		}
 	}
 	origin := startServer(t, p.Origin)
-	p.serve(t)
+	app := p.serve(t)
 	origin.drain() // Viceroy sends a request when it starts
 	ann := sessionTarget("ann", "demo", time.Now().Add(time.Hour))
 	const forged = "X-User: eve\r\nx_user: eve\r\nConnection: X-User\r\n"
@@ -145,5 +145,13 @@ func TestIdentity(t *testing.T) {
 			checkVouched(t, got, "x-user", "ann")
 			conn.Write([]byte("\x81\x82\x00\x00\x00\x00hi")) // a masked frame with the text "hi": RFC 6455 section 5.7
 		}
+	})
+	t.Run("without Fanout", func(t *testing.T) {
+		app.Stop()
+		t.Cleanup(p.startViceroy(t).Stop)
+		if resp := p.exchange(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\n\r\n"); resp.line != "HTTP/1.1 503 Service Unavailable" {
+			t.Errorf("got %+v", resp)
+		}
+		p.waitForLog(t, "; to enable Fanout: fastly products --enable=fanout")
 	})
 }
