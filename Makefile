@@ -46,7 +46,7 @@ lint: kit ## Run gofmt, go vet, staticcheck, ShellCheck and actionlint
 	@staticcheck=$$(go -C testdata tool -n staticcheck) && set -x && $$staticcheck ./... && \
 		GOOS=wasip1 GOARCH=wasm $$staticcheck $(TAGS) ./... && cd testdata && $$staticcheck ./...
 	@shellcheck=$$($(KIT) shellcheck) && actionlint=$$(go -C testdata tool -n actionlint) && set -x && \
-		$$shellcheck $(wildcard .ci/run) testdata/toolchain/*.sh && \
+		$$shellcheck $(wildcard .ci/run) testdata/local/*.sh && \
 		$(if $(WORKFLOWS),$$actionlint -shellcheck="$$shellcheck" $(WORKFLOWS),:)
 
 unit: kit ## Run the unit tests, with the race detector; they need none of these tools

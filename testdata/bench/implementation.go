@@ -14,8 +14,7 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 	"golang.org/x/sync/errgroup"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // implementation is a compiled app that `fastly compute serve` serves at addr, a host:port.
@@ -26,15 +25,15 @@ type implementation struct {
 }
 
 // serve serves a .wasm file on ports of its own, and suspends the processes until measure.
-func serve(ctx context.Context, tools toolchain.Tools, file string) (*implementation, error) {
-	port, err := chain.FreePorts(ctx, 6) // Pushpin publishes at four in a row
+func serve(ctx context.Context, tools local.Tools, file string) (*implementation, error) {
+	port, err := local.FreePorts(ctx, 6) // Pushpin publishes at four in a row
 	if err != nil {
 		return nil, err
 	}
 	name := strings.TrimSuffix(filepath.Base(file), ".wasm")
 	impl := &implementation{name: name, addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	var log bytes.Buffer
-	app, err := chain.Serve(ctx, tools, ".", impl.addr, &log, "--file", file,
+	app, err := local.Serve(ctx, tools, ".", impl.addr, &log, "--file", file,
 		"--pushpin-proxy-port", fmt.Sprint(port+1), "--pushpin-publish-port", fmt.Sprint(port+2))
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, &log)

@@ -19,7 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 var (
@@ -53,7 +53,7 @@ func bench(ctx context.Context) error {
 	if *rounds < 1 || *clients < 1 || *duration <= 0 || len(selected) == 0 {
 		return fmt.Errorf("-rounds, -clients and -duration must be greater than 0, and -workloads must match one of the names")
 	}
-	tools, manifest, err := chain.Prepare(ctx, "") // each implementation gets ports of its own
+	tools, manifest, err := local.Prepare(ctx, "") // each implementation gets ports of its own
 	if err != nil {
 		return err
 	}
@@ -71,8 +71,8 @@ func bench(ctx context.Context) error {
 	}
 	go http.Serve(listener, http.HandlerFunc(origin))
 
-	defer chain.StopAll()
-	if _, err := chain.TempDir(); err != nil {
+	defer local.StopAll()
+	if _, err := local.TempDir(); err != nil {
 		return err
 	}
 	os.Unsetenv("RUST_BACKTRACE") // else Viceroy makes a backtrace for each sandbox that ends

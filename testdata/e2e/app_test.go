@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // app is a project's app in Viceroy, without Pushpin and the Fastly CLI. It forwards to the server origin, and hands
@@ -40,12 +40,12 @@ func startApp(t *testing.T, p *project) (a *app, stop func()) {
 }
 
 // startViceroy runs the project's built app in Viceroy.
-func (p *project) startViceroy(t *testing.T, args ...string) *chain.Process {
+func (p *project) startViceroy(t *testing.T, args ...string) *local.Process {
 	t.Helper()
 	args = append([]string{"-v", "-C", "fastly.toml", "--addr", p.addr, "bin/main.wasm"}, args...)
 	cmd := exec.Command(tools.Viceroy, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	viceroy, err := chain.Start(cmd)
+	viceroy, err := local.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/shirou/gopsutil/v4/process"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // TestBench runs a short `make bench` beside a directory with another compiled app, and with
@@ -39,7 +39,7 @@ func TestBench(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, left := range processes {
-		if dir, _ := left.Cwd(); dir == p.dir && chain.Alive(left) {
+		if dir, _ := left.Cwd(); dir == p.dir && local.Alive(left) {
 			name, _ := left.Name()
 			t.Errorf("make bench left %s, process %d", name, left.Pid)
 			left.Kill()

@@ -16,7 +16,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/shirou/gopsutil/v4/process"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // TestDemo runs `make demo`, tries the printed commands, and ends it as a person does.
@@ -39,11 +39,11 @@ func TestDemo(t *testing.T) {
 const invitation = "Ctrl-C here ends it all"
 
 // startDemo runs `make demo` with these variables, and waits for its invitation. The demo ends with the test, or before.
-func startDemo(t *testing.T, p *project, variables ...string) *chain.Process {
+func startDemo(t *testing.T, p *project, variables ...string) *local.Process {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"demo", "ADDR=" + p.addr}, variables...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	demo, err := chain.Start(cmd)
+	demo, err := local.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestBadAddress(t *testing.T) {
 }
 
 // A killed demo cannot clean up itself, but it also leaves no process and no taken port.
-func testKilled(t *testing.T, p *project, demo *chain.Process) {
+func testKilled(t *testing.T, p *project, demo *local.Process) {
 	started := demo.Descendants()
 	for _, proc := range started {
 		if name, _ := proc.Name(); name == "kit" {
@@ -212,7 +212,7 @@ func testKilled(t *testing.T, p *project, demo *chain.Process) {
 			break
 		}
 	}
-	for deadline := time.Now().Add(patience); slices.ContainsFunc(started, chain.Alive); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); slices.ContainsFunc(started, local.Alive); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("some of %d processes still run", len(started))
 		}
@@ -221,7 +221,7 @@ func testKilled(t *testing.T, p *project, demo *chain.Process) {
 }
 
 // Ctrl-C ends the demo. No process is left, and no port is taken.
-func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
+func testCtrlC(t *testing.T, p *project, demo *local.Process) {
 	started := demo.Descendants()
 	for _, name := range []string{"kit", "origin", "fastly", "viceroy", "pushpin"} {
 		if !slices.ContainsFunc(started, func(p *process.Process) bool { n, _ := p.Name(); return n == name }) {
@@ -237,7 +237,7 @@ func testCtrlC(t *testing.T, p *project, demo *chain.Process) {
 		t.Fatal("make demo still runs")
 	}
 	for _, proc := range started {
-		if chain.Alive(proc) {
+		if local.Alive(proc) {
 			command, _ := proc.Cmdline()
 			t.Errorf("process %d still runs: %s", proc.Pid, command)
 		}

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // long makes the tests use more connections. `make load` sets it.
@@ -77,7 +77,7 @@ func TestCount(t *testing.T) {
 // faults is a project that is served while things go wrong.
 type faults struct {
 	*project
-	app    *chain.Process
+	app    *local.Process
 	origin *http.Server
 }
 
@@ -359,19 +359,19 @@ func (f *faults) testRebuilt(t *testing.T) {
 	}
 	f.hold(t, scale(10, 200), f.addr).check(t, 3, 0)
 	f.waitForLog(t, "changed: one")
-	if chain.Alive(old) {
+	if local.Alive(old) {
 		t.Errorf("the old app, process %d, still runs", old.Pid)
 	}
 
 	// Stop the CLI while it builds again.
 	all := f.app.Tree()
 	f.change(t, "two")
-	for deadline := time.Now().Add(patience); chain.Alive(now) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); local.Alive(now) && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	f.app.Stop()
 	for _, p := range all {
-		if chain.Alive(p) {
+		if local.Alive(p) {
 			t.Errorf("process %d still runs", p.Pid)
 		}
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // TestLive tests each endpoint of the demo's origin through the app, Viceroy and Pushpin, then its page, and then the
@@ -282,13 +282,13 @@ func testHolds(t *testing.T, p *project) {
 }
 
 // runOrigin runs the demo's origin until the test ends.
-func runOrigin(t *testing.T, p *project, addr string, env []string, args ...string) *chain.Process {
+func runOrigin(t *testing.T, p *project, addr string, env []string, args ...string) *local.Process {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "origin")
 	p.run(t, ".", "go", "build", "-o", path, "../origin")
 	cmd := exec.Command(path, append([]string{"-addr", addr, "-trust", "http://" + p.addr}, args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, p.log, p.log
-	origin, err := chain.Start(cmd)
+	origin, err := local.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}

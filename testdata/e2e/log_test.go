@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // logBuffer collects what processes print.
@@ -55,7 +55,7 @@ func (b *logBuffer) find(pattern *regexp.Regexp) bool {
 // wait waits for output that matches the pattern. It looks only after the last match, so it does not find an old line.
 // It fails the test after the time within, or at once if by then, the process that prints it, has
 // ended; by may be nil.
-func (b *logBuffer) wait(t *testing.T, pattern string, by *chain.Process, within time.Duration) {
+func (b *logBuffer) wait(t *testing.T, pattern string, by *local.Process, within time.Duration) {
 	t.Helper()
 	var ended <-chan struct{}
 	if by != nil {

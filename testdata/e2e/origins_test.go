@@ -25,14 +25,13 @@ import (
 	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 	"compute-starter-kit-go-fanout-forward/testdata/origins"
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
 // testOrigins runs each of the origins in other languages behind the app, and then one of them with `make demo ORIGIN=`.
-func testOrigins(t *testing.T, p *project, app *chain.Process) {
+func testOrigins(t *testing.T, p *project, app *local.Process) {
 	dir := ""
 	for _, name := range origins.Ours {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +80,7 @@ func findOrigin(t *testing.T, dir string) origins.Origin {
 }
 
 // startOrigin starts an installed origin. It waits until the origin listens at addr, or ends.
-func startOrigin(t *testing.T, origin origins.Origin, addr, gripURL string, out io.Writer) *chain.Process {
+func startOrigin(t *testing.T, origin origins.Origin, addr, gripURL string, out io.Writer) *local.Process {
 	t.Helper()
 	cmd, err := origin.Install(t.Context(), out)
 	if err != nil {
@@ -90,7 +89,7 @@ func startOrigin(t *testing.T, origin origins.Origin, addr, gripURL string, out 
 	_, port, _ := strings.Cut(addr, ":")
 	cmd.Env = append(os.Environ(), "GRIP_URL="+gripURL, "PORT="+port)
 	cmd.Stdout, cmd.Stderr = out, out
-	process, err := chain.Start(cmd)
+	process, err := local.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +118,7 @@ func testMessages(t *testing.T, p *project) {
 	})
 	receive("poll", func() string { return strings.TrimSuffix(fetch(t, "GET", p.url("/poll"), "").body, "\n") })
 	waiting := 3
-	if path, err := toolchain.Browser(ctx, io.Discard); err == nil { // otherwise TestLive/page reports this, and fails in CI
+	if path, err := local.Browser(ctx, io.Discard); err == nil { // otherwise TestLive/page reports this, and fails in CI
 		waiting++
 		browser := newBrowser(t, path)
 		if err := chromedp.Do(browser, chromedp.Navigate(p.url("/"))); err != nil {

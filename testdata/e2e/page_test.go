@@ -9,7 +9,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // picture is the README's picture of the page. `PICTURE=1 make e2e` makes it again.
@@ -18,7 +18,7 @@ const picture = "../page.png"
 // testPage opens the live page in a real browser. It publishes there, and checks that all three panes show the message.
 // It drops each connection, and checks that it comes back with the missed messages.
 func testPage(t *testing.T, p *project) {
-	path, err := toolchain.Browser(t.Context(), io.Discard)
+	path, err := local.Browser(t.Context(), io.Discard)
 	if err != nil {
 		skipOrFail(t, "the live page is NOT TESTED: %v", err)
 	}

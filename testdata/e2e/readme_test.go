@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // notRun says why TestReadme does not run some of the READMEs' shell commands, by how the command begins or
@@ -112,12 +112,12 @@ func TestReadme(t *testing.T) {
 	ownReadme(t)
 	t.Parallel()
 	n := &newcomer{dir: t.TempDir(), commands: commands(t, readmePath)}
-	m, err := chain.ReadManifest("../..")
+	m, err := local.ReadManifest("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports := append(m.Addresses(), chain.DefaultAddr, m.Origin)
-	if err := chain.CheckFree(t.Context(), ports...); err != nil {
+	ports := append(m.Addresses(), local.DefaultAddr, m.Origin)
+	if err := local.CheckFree(t.Context(), ports...); err != nil {
 		skipOrFail(t, "the README's commands are NOT TESTED, as they need ports that are in use: %v", err)
 	}
 
@@ -155,7 +155,7 @@ func TestReadme(t *testing.T) {
 	origin := n.start(t, "exec "+clone+"/testdata/bin/origin\n")
 	origin.out.wait(t, "listening on", origin.Process, patience)
 	serve := n.start(t, env+n.next(t, "fastly compute serve"))
-	if _, err := serve.WaitForListener(t.Context(), chain.DefaultAddr); err != nil {
+	if _, err := serve.WaitForListener(t.Context(), local.DefaultAddr); err != nil {
 		t.Fatalf("%v\n%s", err, tail(serve.out.String(), 20))
 	}
 	n.echo(t, "curl http://localhost:7676/echo", true)
@@ -212,7 +212,7 @@ func (n *newcomer) next(t *testing.T, start string) string {
 
 // session is a terminal in which something runs.
 type session struct {
-	*chain.Process
+	*local.Process
 	in  io.Writer
 	out *logBuffer
 }
@@ -235,7 +235,7 @@ func (n *newcomer) start(t *testing.T, script string) *session {
 	if s.in, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	if s.Process, err = chain.Start(cmd); err != nil {
+	if s.Process, err = local.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)

@@ -23,15 +23,14 @@ import (
 	"testing"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // patience is the timeout of each wait. It is long, so that the tests pass on a slow machine. Only a failing test waits
 // this long.
 const patience = 30 * time.Second
 
-var tools toolchain.Tools
+var tools local.Tools
 
 // kitURL is the URL of a git repository of this project, as it is now.
 var kitURL string
@@ -39,7 +38,7 @@ var kitURL string
 func TestMain(m *testing.M) {
 	go func() {
 		waitForInterrupt()
-		chain.StopAll()
+		local.StopAll()
 		os.Exit(130) // what shells report for a Ctrl-C
 	}()
 	// Some people have this umask: their files are readable only for themselves.
@@ -50,8 +49,8 @@ func TestMain(m *testing.M) {
 	}
 
 	var err error
-	if tools, err = toolchain.Ensure(context.Background(), os.Stderr); err == nil {
-		_, err = chain.TempDir()
+	if tools, err = local.Ensure(context.Background(), os.Stderr); err == nil {
+		_, err = local.TempDir()
 	}
 	if err == nil {
 		kitURL, err = serveKit()
@@ -60,11 +59,11 @@ func TestMain(m *testing.M) {
 		table, err = readTable("../handoffs.txt")
 	}
 	if err != nil {
-		chain.StopAll()
+		local.StopAll()
 		log.Fatal(err)
 	}
 	code := m.Run()
-	chain.StopAll()
+	local.StopAll()
 	os.Exit(code)
 }
 
@@ -93,7 +92,7 @@ func skipOrFail(t *testing.T, format string, args ...any) {
 // project is a new project, made from this one with `fastly compute init`, with its own ports.
 type project struct {
 	dir string
-	chain.Manifest
+	local.Manifest
 	addr string // where the app listens, host:port
 	log  *logBuffer
 }
@@ -145,7 +144,7 @@ var template = sync.OnceValues(func() (string, error) {
 // in fastly.toml, which the project's owner may have changed.
 func (p *project) setPorts(t *testing.T) {
 	t.Helper()
-	if _, err := chain.ReadManifest(p.dir); err != nil {
+	if _, err := local.ReadManifest(p.dir); err != nil {
 		t.Fatal(err)
 	}
 	first, host := freePorts(t, 5), "localhost:"+strconv.Itoa(freePorts(t, 1))
@@ -157,7 +156,7 @@ func (p *project) setPorts(t *testing.T) {
 	setBackend(t, p, "url", "http://"+host+"/")
 	setBackend(t, p, "override_host", host)
 	var err error
-	if p.Manifest, err = chain.ReadManifest(p.dir); err != nil {
+	if p.Manifest, err = local.ReadManifest(p.dir); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -200,12 +199,12 @@ func (p *project) write(t *testing.T, file, content string) {
 }
 
 // serve runs the app until the test ends. args are extra arguments for the Fastly CLI.
-func (p *project) serve(t *testing.T, args ...string) *chain.Process {
+func (p *project) serve(t *testing.T, args ...string) *local.Process {
 	t.Helper()
 	if _, err := os.Stat(p.wasm()); err == nil && !slices.Contains(args, "--watch") {
 		args = append(args, "--skip-build")
 	}
-	app, err := chain.Serve(t.Context(), tools, p.dir, p.addr, p.log, args...)
+	app, err := local.Serve(t.Context(), tools, p.dir, p.addr, p.log, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +239,7 @@ func (p *project) waitForLog(t *testing.T, text string) {
 // freePorts returns the first of n ports in a row that nothing listens on.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
-	first, err := chain.FreePorts(t.Context(), n)
+	first, err := local.FreePorts(t.Context(), n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +251,7 @@ func freePorts(t *testing.T, n int) int {
 func waitFree(t *testing.T, addrs ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		err := chain.CheckFree(t.Context(), addrs...)
+		err := local.CheckFree(t.Context(), addrs...)
 		if err == nil {
 			return
 		}

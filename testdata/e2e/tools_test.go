@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // TestTools runs `kit tools`, the command behind `make tools`, with some programs missing. It says what to install by
@@ -85,8 +85,8 @@ func TestTools(t *testing.T) {
 		},
 		{
 			name: "a cache that is no absolute path", fails: true,
-			env:  []string{toolchain.CacheVariable + "=cache"},
-			says: []string{toolchain.CacheVariable, "must be an absolute path"},
+			env:  []string{local.CacheVariable + "=cache"},
+			says: []string{local.CacheVariable, "must be an absolute path"},
 		},
 	}
 	for _, tt := range tests {
@@ -115,7 +115,7 @@ func TestTools(t *testing.T) {
 				link(t, tools.Viceroy, filepath.Join(home, config, "viceroy"))
 			}
 			cmd := exec.Command(kit, "tools")
-			cmd.Env = append([]string{"PATH=" + bin, "HOME=" + home, "HTTPS_PROXY=" + nowhere, toolchain.CacheVariable + "=" + cache}, tt.env...)
+			cmd.Env = append([]string{"PATH=" + bin, "HOME=" + home, "HTTPS_PROXY=" + nowhere, local.CacheVariable + "=" + cache}, tt.env...)
 			out, err := cmd.CombinedOutput()
 			if (err != nil) != tt.fails {
 				t.Errorf("got %v; want an error: %t", err, tt.fails)

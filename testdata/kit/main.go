@@ -18,9 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/chain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 	"compute-starter-kit-go-fanout-forward/testdata/origins"
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
 const usage = `usage: kit [-addr host:port] [-origin directory] command [arguments]
@@ -39,7 +38,7 @@ Arguments after build, serve and demo go to the Fastly CLI.
 `
 
 func main() {
-	addr := flag.String("addr", chain.DefaultAddr, "where the app listens, `host:port`")
+	addr := flag.String("addr", local.DefaultAddr, "where the app listens, `host:port`")
 	dir := flag.String("origin", "", "the `directory` of an origin for the demo, in place of the demo's own")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
@@ -54,12 +53,12 @@ func main() {
 	}
 	a, err := net.ResolveTCPAddr("tcp4", *addr)
 	if err != nil || a.IP == nil || a.Port == 0 {
-		fmt.Fprintf(os.Stderr, "%s: the address %q is not host:port, such as %s\n", flag.Arg(0), *addr, chain.DefaultAddr)
+		fmt.Fprintf(os.Stderr, "%s: the address %q is not host:port, such as %s\n", flag.Arg(0), *addr, local.DefaultAddr)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	os.Setenv("TMPDIR", chain.ASCIITempDir())
+	os.Setenv("TMPDIR", local.ASCIITempDir())
 	err = command(ctx, a.String(), flag.Args()[1:])
 	if err != nil && ctx.Err() != nil {
 		fmt.Fprintf(os.Stderr, "\n%s: interrupted; run it again to continue\n", flag.Arg(0))
@@ -72,7 +71,7 @@ func main() {
 }
 
 func tools(ctx context.Context, _ string, _ []string) error {
-	t, err := toolchain.Ensure(ctx, os.Stderr)
+	t, err := local.Ensure(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -82,7 +81,7 @@ func tools(ctx context.Context, _ string, _ []string) error {
 
 // browser installs a browser. In CI it fails if that is not possible. Elsewhere it only says that the page is not tested.
 func browser(ctx context.Context, _ string, _ []string) error {
-	path, err := toolchain.Browser(ctx, os.Stderr)
+	path, err := local.Browser(ctx, os.Stderr)
 	if err == nil {
 		fmt.Printf("Browser     %s\n", path)
 		return nil
@@ -108,7 +107,7 @@ func checkOrigins(ctx context.Context, _ string, _ []string) error {
 }
 
 func shellcheck(ctx context.Context, _ string, _ []string) error {
-	path, err := toolchain.Shellcheck(ctx, os.Stderr)
+	path, err := local.Shellcheck(ctx, os.Stderr)
 	if err == nil {
 		fmt.Println(path)
 	}
@@ -116,7 +115,7 @@ func shellcheck(ctx context.Context, _ string, _ []string) error {
 }
 
 func env(ctx context.Context, _ string, _ []string) error {
-	t, err := toolchain.Ensure(ctx, os.Stderr)
+	t, err := local.Ensure(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -134,7 +133,7 @@ func env(ctx context.Context, _ string, _ []string) error {
 }
 
 func build(ctx context.Context, _ string, args []string) error {
-	t, err := toolchain.Ensure(ctx, os.Stderr)
+	t, err := local.Ensure(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -142,15 +141,15 @@ func build(ctx context.Context, _ string, args []string) error {
 }
 
 func serve(ctx context.Context, addr string, args []string) error {
-	t, err := toolchain.Ensure(ctx, os.Stderr)
+	t, err := local.Ensure(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
-	m, err := chain.ReadManifest(".")
+	m, err := local.ReadManifest(".")
 	if err != nil {
 		return err
 	}
-	if err := chain.Preflight(ctx, append(m.Addresses(), addr)...); err != nil {
+	if err := local.Preflight(ctx, append(m.Addresses(), addr)...); err != nil {
 		return err
 	}
 	if conn, err := net.DialTimeout("tcp", m.Origin, time.Second); err != nil {
@@ -158,7 +157,7 @@ func serve(ctx context.Context, addr string, args []string) error {
 	} else {
 		conn.Close()
 	}
-	return become(t.Fastly, append(chain.Args(t, addr), args...))
+	return become(t.Fastly, append(local.Args(t, addr), args...))
 }
 
 // become replaces this process with the program. So the program gets the signals and the terminal directly.
@@ -175,7 +174,7 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 			return err
 		}
 	}
-	t, m, err := chain.Prepare(ctx, addr)
+	t, m, err := local.Prepare(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -189,12 +188,12 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer chain.StopAll()
-	origin, err := chain.Origin(ctx, cmd, m, out)
+	defer local.StopAll()
+	origin, err := local.Origin(ctx, cmd, m, out)
 	if err != nil {
 		return err
 	}
-	app, err := chain.Serve(ctx, t, ".", addr, out, args...)
+	app, err := local.Serve(ctx, t, ".", addr, out, args...)
 	if err != nil {
 		return err
 	}
@@ -218,7 +217,7 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 }
 
 // demoOrigin returns the command that runs the demo's own origin behind the app at addr.
-func demoOrigin(addr string, m chain.Manifest) (*exec.Cmd, error) {
+func demoOrigin(addr string, m local.Manifest) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -276,7 +275,7 @@ func (u *untilStop) Write(p []byte) (int, error) {
 }
 
 // printInvitation prints what to try. Each command is one line, to copy and paste.
-func printInvitation(addr, dir string, m chain.Manifest) {
+func printInvitation(addr, dir string, m local.Manifest) {
 	host, port, _ := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
 		host = "localhost"

@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
+	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
 // summary prints one line about the test runs whose events are in the files. It says how many tests passed, failed and
@@ -47,7 +47,7 @@ func summary(ctx context.Context, _ string, files []string) error {
 			}
 		}
 	}
-	t, err := toolchain.Ensure(ctx, io.Discard)
+	t, err := local.Ensure(ctx, io.Discard)
 	if err != nil {
 		return err
 	}

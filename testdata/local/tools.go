@@ -1,8 +1,8 @@
-// Package toolchain installs the programs that run the app on a person's machine: the Fastly CLI, Viceroy (Fastly's
+// Package local installs the programs that run the app on a person's machine: the Fastly CLI, Viceroy (Fastly's
 // local server) and Pushpin (the open-source GRIP proxy on which Fanout is built). A program that is on PATH and new
 // enough is used. Otherwise the Fastly CLI and Viceroy are installed into the user's cache, once for each version, and
 // the system's package manager installs Pushpin.
-package toolchain
+package local
 
 import (
 	"context"

@@ -1,6 +1,6 @@
-// Package chain runs the app as a person does, with `fastly compute serve`. The chain is the programs that this
+// Package local runs the app as a person does, with `fastly compute serve`. The chain is the programs that this
 // starts: the Fastly CLI starts Pushpin and Viceroy, and Viceroy runs the app.
-package chain
+package local
 
 import (
 	"context"
@@ -9,15 +9,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
 // DefaultAddr is where the app listens by default, with `fastly compute serve`.
 const DefaultAddr = "127.0.0.1:7676"
 
 // Args returns the arguments with which the Fastly CLI serves the app at addr, a host:port, with these tools.
-func Args(tools toolchain.Tools, addr string) []string {
+func Args(tools Tools, addr string) []string {
 	return []string{
 		"compute", "serve", "--non-interactive", "--addr", addr,
 		"--viceroy-path", tools.Viceroy, "--pushpin-path", tools.Pushpin,
@@ -26,7 +24,7 @@ func Args(tools toolchain.Tools, addr string) []string {
 
 // Serve starts `fastly compute serve` in the project directory dir, with the extra arguments args. It waits until the
 // app accepts connections at addr, a host:port. The output of all programs goes to out.
-func Serve(ctx context.Context, tools toolchain.Tools, dir, addr string, out io.Writer, args ...string) (*Process, error) {
+func Serve(ctx context.Context, tools Tools, dir, addr string, out io.Writer, args ...string) (*Process, error) {
 	cmd := exec.Command(tools.Fastly, append(Args(tools, addr), args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
 	p, err := Start(cmd)

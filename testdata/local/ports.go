@@ -1,4 +1,4 @@
-package chain
+package local
 
 import (
 	"context"
@@ -14,8 +14,6 @@ import (
 
 	psnet "github.com/shirou/gopsutil/v4/net"
 	"github.com/shirou/gopsutil/v4/process"
-
-	"compute-starter-kit-go-fanout-forward/testdata/toolchain"
 )
 
 // CheckFree returns an error if a process already listens on any of the addresses, host:port. The error names these
@@ -59,17 +57,17 @@ proxy_port and publish_port below [local_server.pushpin], and url for the origin
 // Prepare is for a program that serves the app of this directory at addr, a host:port, and brings its own origin. It
 // installs the tools, if needed, reads fastly.toml, and checks that the ports are free. It returns an error if the
 // origin is not on this machine. With an empty addr it checks only the origin's port.
-func Prepare(ctx context.Context, addr string) (toolchain.Tools, Manifest, error) {
-	tools, err := toolchain.Ensure(ctx, os.Stderr)
+func Prepare(ctx context.Context, addr string) (Tools, Manifest, error) {
+	tools, err := Ensure(ctx, os.Stderr)
 	if err != nil {
-		return toolchain.Tools{}, Manifest{}, err
+		return Tools{}, Manifest{}, err
 	}
 	m, err := ReadManifest(".")
 	if err != nil {
-		return toolchain.Tools{}, Manifest{}, err
+		return Tools{}, Manifest{}, err
 	}
 	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
-		return toolchain.Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, but this command starts its own origin on this machine: set url to http://localhost:3000/, or use make serve", m.Origin)
+		return Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, but this command starts its own origin on this machine: set url to http://localhost:3000/, or use make serve", m.Origin)
 	}
 	ports := []string{m.Origin}
 	if addr != "" {
