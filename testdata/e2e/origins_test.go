@@ -118,7 +118,7 @@ func testMessages(t *testing.T, p *project) {
 	})
 	receive("poll", func() string { return strings.TrimSuffix(fetch(t, "GET", p.url("/poll"), "").body, "\n") })
 	waiting := 3
-	if path, err := local.Browser(ctx, io.Discard); err == nil { // otherwise TestLive/page reports this, and fails in CI
+	if path, err := local.Browser(ctx); err == nil { // otherwise TestLive/page reports this, and fails in CI
 		waiting++
 		browser := newBrowser(t, path)
 		if err := chromedp.Do(browser, chromedp.Navigate(p.url("/"))); err != nil {

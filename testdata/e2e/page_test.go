@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"io"
 	"os"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ const picture = "../page.png"
 // testPage opens the live page in a real browser. It publishes there, and checks that all three panes show the message.
 // It drops each connection, and checks that it comes back with the missed messages.
 func testPage(t *testing.T, p *project) {
-	path, err := local.Browser(t.Context(), io.Discard)
+	path, err := local.Browser(t.Context())
 	if err != nil {
 		skipOrFail(t, "the live page is NOT TESTED: %v", err)
 	}

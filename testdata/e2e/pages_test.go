@@ -71,7 +71,7 @@ func checkPage(t *testing.T, p *project, origin string, want int) {
 // In a real browser, the page publishes and has all its connections, under each name of the app. A page of another site
 // can do neither.
 func testPagesInBrowser(t *testing.T, p *project, hosts []string) {
-	path, err := local.Browser(t.Context(), io.Discard)
+	path, err := local.Browser(t.Context())
 	if err != nil {
 		t.Skip(err) // TestLive/page reports this, and fails in CI
 	}

@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 	}
 
 	var err error
-	if tools, err = local.Ensure(context.Background(), os.Stderr); err == nil {
+	if tools, err = local.Find(context.Background(), os.Stderr); err == nil {
 		_, err = local.TempDir()
 	}
 	if err == nil {

@@ -76,7 +76,7 @@ func TestTools(t *testing.T) {
 		{
 			name:   "Viceroy by the Fastly CLI",
 			onPath: []string{"pushpin"}, cached: []string{"fastly"}, viceroy: true,
-			says: []string{"downloading Viceroy with the Fastly CLI", "Viceroy     {cache}/viceroy-"},
+			says: []string{"Viceroy     {cache}/viceroy-"},
 		},
 		{
 			name:   "all there",

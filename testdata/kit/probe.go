@@ -3,55 +3,55 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/coder/websocket"
 )
 
-// notHeld returns a line for each of the page's connections that the app at addr, a host:port, does not hand off. It
-// returns "" if the app hands off all. The origin refuses to hold a connection that did not come through Fanout.
-func notHeld(ctx context.Context, addr string) string {
+// fault is a connection of the demo's page that does not work.
+type fault struct{ name, path, why string }
+
+// probe opens the connections of the demo's page through the app at addr, a host:port, and returns those that fail.
+func probe(ctx context.Context, addr string) (faults []fault) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	var lines strings.Builder
-	for _, c := range []struct {
-		name, request string
-		connect       func() (*http.Response, error)
-	}{
-		{"the WebSocket", "GET /socket", func() (*http.Response, error) {
-			conn, resp, err := websocket.Dial(ctx, "ws://"+addr+"/socket", nil)
-			if err == nil {
-				conn.CloseNow()
-			}
-			return resp, err
-		}},
-		{"the event stream", "GET /events", func() (*http.Response, error) { return get(ctx, "http://"+addr+"/events") }},
-		{"the long-poll", "GET /poll", func() (*http.Response, error) { return get(ctx, "http://"+addr+"/poll?after=") }},
-	} {
-		resp, err := c.connect()
-		if resp == nil {
-			fmt.Fprintf(&lines, "  %s (%s): %v\n", c.name, c.request, err)
-		} else if resp.StatusCode >= 400 {
-			fmt.Fprintf(&lines, "  %s (%s): status %d\n", c.name, c.request, resp.StatusCode)
+	for _, f := range []fault{{name: "WebSocket", path: "/socket"}, {name: "event stream", path: "/events"}, {name: "long-poll", path: "/poll"}} {
+		if f.why = open(ctx, "http://"+addr+f.path, f.path == "/socket"); f.why != "" {
+			faults = append(faults, f)
 		}
 	}
-	if lines.Len() == 0 {
-		return ""
-	}
-	return "\nmain.go does not hand off these connections of the page, so they stay closed:\n" + lines.String()
+	return faults
 }
 
-// get returns the response, with its body closed: the body may never end.
-func get(ctx context.Context, url string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// open opens a connection, and closes it again. It returns why that fails, or "".
+func open(ctx context.Context, url string, webSocket bool) (why string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"?after=", nil)
 	if err != nil {
-		return nil, err
+		return err.Error()
+	}
+	want := http.StatusOK
+	if webSocket {
+		want = http.StatusSwitchingProtocols
+		for name, value := range map[string]string{
+			"Connection": "Upgrade", "Upgrade": "websocket",
+			"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+		} {
+			req.Header.Set(name, value)
+		}
 	}
 	resp, err := http.DefaultClient.Do(req)
-	if err == nil {
-		resp.Body.Close()
+	if err != nil {
+		return err.Error()
 	}
-	return resp, err
+	defer resp.Body.Close()
+	if resp.StatusCode == want {
+		return "" // without reading the body, which may never end
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+	// Only the demo's origin refuses with these words, and only what did not come through the proxy.
+	if resp.StatusCode == http.StatusForbidden && strings.Contains(string(body), "through the GRIP proxy only") {
+		return "main.go does not hand it off."
+	}
+	return fmt.Sprintf("it was answered with %s (%.80s).", resp.Status, strings.TrimSpace(string(body)))
 }

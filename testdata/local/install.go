@@ -1,11 +1,12 @@
 package local
 
 import (
-	"bytes"
 	"cmp"
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,11 +20,6 @@ const (
 	pushpinByHand = "install Pushpin by hand, and put it on PATH: https://pushpin.org/docs/install/"
 )
 
-func has(program string) bool {
-	_, err := exec.LookPath(program)
-	return err == nil
-}
-
 // findFastly returns the path of the Fastly CLI, or "". If npm installed the CLI, this is the program itself, and not
 // the script that npm puts on PATH: when that script is stopped, the CLI's child processes go on.
 func (in *installer) findFastly() string {
@@ -32,42 +28,7 @@ func (in *installer) findFastly() string {
 			return program
 		}
 	}
-	path, _ := in.cached("fastly", fastlyOldest)
-	return path
-}
-
-// installFastly takes only seconds, so nothing checks first whether it can succeed.
-func (in *installer) installFastly() (string, error) {
-	if runtime.GOOS == "darwin" && has("brew") {
-		in.say("installing the Fastly CLI with Homebrew: a minute")
-		if err := in.run("", nil, "brew", "install", "fastly/tap/fastly"); err != nil {
-			return "", fmt.Errorf("%w\n%s", err, fastlyByHand)
-		}
-		if path, _, ok := in.onPath("fastly", fastlyOldest, "version", "--quiet"); ok {
-			return path, nil
-		}
-		return "", fmt.Errorf("after brew install, there is still no Fastly CLI %s or newer on PATH: run `brew upgrade fastly`, or %s", fastlyOldest, fastlyByHand)
-	}
-	if !has("npm") {
-		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it: "+
-			"install Node.js (https://nodejs.org/), or %s", fastlyOldest, fastlyByHand)
-	}
-	in.say("installing the Fastly CLI %s with npm into %s: some seconds", fastlyInstall, in.dir)
-	tmp, err := os.MkdirTemp(in.dir, ".fastly-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	err = in.run(tmp, nil, "npm", "install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund",
-		"--no-package-lock", "@fastly/cli@"+fastlyInstall)
-	if err != nil {
-		return "", fmt.Errorf("%w\ncheck the network and try again, or %s", err, fastlyByHand)
-	}
-	found, _ := filepath.Glob(filepath.Join(tmp, "node_modules", "@fastly", "cli-*", "fastly"))
-	if len(found) != 1 {
-		return "", fmt.Errorf("npm has no Fastly CLI %s for %s/%s: %s", fastlyInstall, runtime.GOOS, runtime.GOARCH, fastlyByHand)
-	}
-	return in.keep("fastly", fastlyInstall, found[0])
+	return in.cached("fastly", fastlyOldest)
 }
 
 // behindNPM returns the path of the program that npm's script starts, or "" if there is no such program. If the path is
@@ -86,31 +47,86 @@ func behindNPM(path string) string {
 	return ""
 }
 
+// ensureFastly returns the path of the Fastly CLI, after it has installed it if necessary.
+func (in *installer) ensureFastly() (string, error) {
+	if path := in.findFastly(); path != "" {
+		return path, nil
+	}
+	if runtime.GOOS == "darwin" && has("brew") {
+		in.say("installing the Fastly CLI with Homebrew: a minute")
+		err := in.run("brew", "install", "fastly/tap/fastly")
+		if path := in.findFastly(); path != "" {
+			return path, nil
+		}
+		return "", fmt.Errorf("after brew install (%v), there is still no Fastly CLI %s or newer on PATH: run `brew upgrade fastly`, or %s", err, fastlyOldest, fastlyByHand)
+	}
+	if !has("npm") {
+		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it: "+
+			"install Node.js (https://nodejs.org/), or %s", fastlyOldest, fastlyByHand)
+	}
+	in.say("installing the Fastly CLI %s with npm into %s: some seconds", fastlyInstall, in.dir)
+	tmp := filepath.Join(in.dir, ".fastly-"+fastlyInstall)
+	defer os.RemoveAll(tmp)
+	err := in.run("npm", "install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund",
+		"--no-package-lock", "@fastly/cli@"+fastlyInstall)
+	if err != nil {
+		return "", fmt.Errorf("%w\ncheck the network and try again, or %s", err, fastlyByHand)
+	}
+	found, _ := filepath.Glob(filepath.Join(tmp, "node_modules", "@fastly", "cli-*", "fastly"))
+	if len(found) != 1 {
+		return "", fmt.Errorf("npm has no Fastly CLI %s for %s/%s: %s", fastlyInstall, runtime.GOOS, runtime.GOARCH, fastlyByHand)
+	}
+	return in.keep("fastly", fastlyInstall, found[0])
+}
+
 // findViceroy returns the path of Viceroy, or "".
 func (in *installer) findViceroy() string {
 	if path, _, ok := in.onPath("viceroy", viceroyOldest, "--version"); ok {
 		return path
 	}
-	path, _ := in.cached("viceroy", viceroyOldest)
-	return path
+	return in.cached("viceroy", viceroyOldest)
 }
 
-// canBuildViceroy returns an error if there is no cargo that can build Viceroy.
-func (in *installer) canBuildViceroy() error {
-	if _, _, ok := in.onPath("cargo", cargoOldest, "--version"); ok {
-		return nil
+// downloadViceroy makes the CLI download Viceroy, to the directory that `fastly compute serve` uses too. It copies
+// Viceroy to the cache, so that a later download does not change it. It returns "" if the download fails, but Viceroy
+// can be built.
+//
+// The CLI downloads the version that the fastly.toml in its working directory names, or else the newest. The project's
+// own fastly.toml does not name one: `fastly compute serve` would then replace a newer Viceroy.
+func (in *installer) downloadViceroy(fastly string) (string, error) {
+	config, err := os.UserConfigDir() // the CLI uses this directory
+	if err != nil {
+		return "", err
 	}
-	return fmt.Errorf("downloading Viceroy failed (see above), and there is no cargo %s or newer on PATH to build it: "+
-		"check the network, or install Rust (https://rustup.rs/), or %s", cargoOldest, viceroyByHand)
+	path := filepath.Join(config, "fastly", "viceroy")
+	if older(in.version(path, "--version"), viceroyOldest) {
+		in.say("downloading Viceroy %s with the Fastly CLI: some seconds", viceroyInstall)
+		manifest := fmt.Sprintf("manifest_version = 3\n[local_server]\nviceroy_version = %q\n", viceroyInstall)
+		err := os.WriteFile(filepath.Join(in.dir, "fastly.toml"), []byte(manifest), 0o644)
+		if err == nil {
+			err = in.run(fastly, "compute", "install-tools", "--non-interactive")
+		}
+		if err != nil {
+			in.say("the download failed: %v", err)
+			if _, _, ok := in.onPath("cargo", cargoOldest, "--version"); ok {
+				return "", nil
+			}
+			return "", fmt.Errorf("downloading Viceroy failed (see above), and there is no cargo %s or newer on PATH to build it: "+
+				"check the network, or install Rust (https://rustup.rs/), or %s", cargoOldest, viceroyByHand)
+		}
+	}
+	return in.keep("viceroy", in.version(path, "--version"), path)
 }
+
+// buildDir is where cargo builds Viceroy. It stays if the build is interrupted.
+func (in *installer) buildDir() string { return filepath.Join(in.dir, ".viceroy-"+viceroyInstall) }
 
 func (in *installer) buildViceroy() (string, error) {
 	in.say("building Viceroy %s with cargo instead, into %s: only this time, 10 to 20 minutes on two cores", viceroyInstall, in.dir)
 	in.say("you may interrupt this: the next run continues")
-	build := filepath.Join(in.dir, ".viceroy-"+viceroyInstall)
-	root := filepath.Join(build, "root")
-	err := in.run("", []string{"CARGO_TARGET_DIR=" + filepath.Join(build, "target")},
-		"cargo", "install", "--locked", "--force", "--root", root, "--version", viceroyInstall, "viceroy")
+	root := filepath.Join(in.buildDir(), "root")
+	err := in.run("cargo", "install", "--locked", "--force", "--root", root, "--target-dir", filepath.Join(in.buildDir(), "target"),
+		"--version", viceroyInstall, "viceroy")
 	if err != nil {
 		return "", fmt.Errorf("%w\nfix the errors that cargo reports, and run this again, or %s", err, viceroyByHand)
 	}
@@ -118,104 +134,54 @@ func (in *installer) buildViceroy() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.RemoveAll(build); err != nil { // more than a gigabyte
-		in.say("%v: remove %s by hand", err, build)
+	if err := os.RemoveAll(in.buildDir()); err != nil { // more than a gigabyte
+		in.say("%v: remove %s by hand", err, in.buildDir())
 	}
 	return path, nil
 }
 
-// downloadViceroy makes the CLI download Viceroy, to the directory that `fastly compute serve` uses too. It copies
-// Viceroy to the cache, so that a later download does not change it.
-func (in *installer) downloadViceroy(fastly string) (string, error) {
-	in.say("downloading Viceroy with the Fastly CLI: some seconds")
-	if err := in.run(in.dir, nil, fastly, "compute", "install-tools", "--non-interactive"); err != nil {
-		return "", err
-	}
-	config, err := os.UserConfigDir() // the CLI uses this directory
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(config, "fastly", "viceroy")
-	version := in.version(path, "--version")
-	if older(version, viceroyOldest) {
-		return "", fmt.Errorf("%s is version %s; this needs %s or newer", path, version, viceroyOldest)
-	}
-	return in.keep("viceroy", version, path)
-}
-
 //go:embed pushpin-wrapper.sh
-var pushpinWrapper []byte
+var pushpinWrapper string
 
-// findPushpin returns the path of Pushpin, or "".
+// findPushpin returns the path of Pushpin, or "". If this Pushpin is too old for the CLI's configuration, it is the path
+// of a wrapper.
 func (in *installer) findPushpin() string {
 	path, version, ok := in.onPath("pushpin", pushpinOldest, "--version")
-	if !ok {
-		return ""
+	if !ok || !older(version, pushpinRenamed) {
+		return path
 	}
-	wrapped, err := in.wrapPushpin(path, version)
+	script := strings.ReplaceAll(pushpinWrapper, "'@PUSHPIN@'", ShellQuote(path))
+	if have, err := os.ReadFile(in.place("pushpin", version)); err == nil && string(have) == script {
+		return in.place("pushpin", version)
+	}
+	wrapper, err := in.write("pushpin", version, []byte(script))
 	if err != nil {
 		in.say("%v", err)
 		return ""
 	}
-	return wrapped
+	return wrapper
 }
 
-// wrapPushpin returns the path of a wrapper if this Pushpin is too old for the CLI's configuration. Otherwise it returns
-// the path itself.
-func (in *installer) wrapPushpin(path, version string) (string, error) {
-	if !older(version, pushpinRenamed) {
+// ShellQuote returns the text as one word for a shell.
+func ShellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+
+// ensurePushpin returns the path of Pushpin, after it has installed it if necessary.
+func (in *installer) ensurePushpin() (string, error) {
+	path := in.findPushpin()
+	if path != "" {
 		return path, nil
 	}
-	script := bytes.ReplaceAll(pushpinWrapper, []byte("@PUSHPIN@"), []byte(path))
-	wrapper := in.place("pushpin", version)
-	if have, err := os.ReadFile(wrapper); err == nil && bytes.Equal(have, script) {
-		return wrapper, nil
-	}
-	tmp := filepath.Join(in.dir, ".pushpin-wrapper")
-	if err := os.WriteFile(tmp, script, 0o755); err != nil {
-		return "", err
-	}
-	defer os.Remove(tmp)
-	return in.keep("pushpin", version, tmp)
-}
-
-// canInstallPushpin returns an error if no package manager here has a Pushpin that is new enough.
-func (in *installer) canInstallPushpin() error {
-	if has("brew") {
-		return nil
-	}
-	if !has("apt-get") {
-		return fmt.Errorf("there is no Pushpin %s or newer on PATH, and neither Homebrew nor apt-get to install it: %s", pushpinOldest, pushpinByHand)
-	}
-	version, err := in.aptCandidate("pushpin")
-	if err != nil {
-		return err
-	}
-	if version != "" && !older(version, pushpinOldest) {
-		return nil
-	}
-	if release, _ := os.ReadFile("/etc/os-release"); version == "" && bytes.Contains(release, []byte("VERSION_CODENAME=trixie")) {
-		return errors.New("there is no Pushpin on PATH, and Debian 13 has no package for it. The package of Debian 12 works there: add bookworm to the apt sources, and run this again")
-	}
-	return fmt.Errorf("there is no Pushpin %s or newer on PATH, and apt-get has %s: %s", pushpinOldest, cmp.Or(version, "none"), pushpinByHand)
-}
-
-func (in *installer) installPushpin() (string, error) {
-	var err error
+	err := errors.New("there is neither Homebrew nor apt-get to install it")
 	if has("brew") {
 		in.say("installing Pushpin with Homebrew: a minute or two")
-		err = in.run("", nil, "brew", "install", "pushpin")
-	} else {
+		err = in.run("brew", "install", "pushpin")
+	} else if has("apt-get") {
 		err = in.aptInstallPushpin()
 	}
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, pushpinByHand)
+	if path = in.findPushpin(); path != "" {
+		return path, nil
 	}
-	path := in.findPushpin()
-	if path == "" {
-		return "", fmt.Errorf("after the installation, there is still no Pushpin %s or newer on PATH: %s", pushpinOldest, pushpinByHand)
-	}
-	return path, nil
+	return "", fmt.Errorf("there is no Pushpin %s or newer on PATH: %w\n%s", pushpinOldest, err, pushpinByHand)
 }
 
 // aptInstallPushpin installs Debian's package. The package also starts Pushpin as a service, at once and at each start
@@ -223,11 +189,8 @@ func (in *installer) installPushpin() (string, error) {
 // the package was not installed before, the service is stopped and disabled.
 func (in *installer) aptInstallPushpin() error {
 	isNew := exec.CommandContext(in.ctx, "dpkg", "-s", "pushpin").Run() != nil
-	if err := in.aptInstall("pushpin"); err != nil {
+	if err := in.aptInstall("pushpin", pushpinOldest); err != nil || !isNew {
 		return err
-	}
-	if !isNew {
-		return nil
 	}
 	in.say("stopping the service that Debian's package starts, because it takes the app's ports")
 	for _, args := range [][]string{{"service", "pushpin", "stop"}, {"update-rc.d", "pushpin", "disable"}} {
@@ -238,43 +201,22 @@ func (in *installer) aptInstallPushpin() error {
 	return nil
 }
 
-// aptCandidate returns the version of a package that apt-get can install, or "" if there is none.
-func (in *installer) aptCandidate(pkg string) (string, error) {
+// aptInstall installs a package with apt-get. It returns an error at once if apt-get has no package that is new enough.
+func (in *installer) aptInstall(pkg, oldest string) error {
 	if os.Geteuid() != 0 && !has("sudo") {
-		return "", fmt.Errorf("there is no %[1]s on PATH, and only root can install it: run `apt-get install %[1]s` as root", pkg)
+		return fmt.Errorf("only root can install it: run `apt-get install %s` as root", pkg)
 	}
-	candidate := func() string {
-		policy, _ := exec.CommandContext(in.ctx, "apt-cache", "policy", pkg).Output()
-		_, candidate, _ := strings.Cut(string(policy), "Candidate: ")
-		candidate, _, _ = strings.Cut(candidate, "\n")
-		return versionPattern.FindString(candidate)
-	}
-	if version := candidate(); version != "" {
-		return version, nil
-	}
-	in.aptUpdate() // the lists may be old, or missing, as on a new machine
-	return candidate(), nil
-}
-
-func (in *installer) aptUpdate() {
-	if in.updated {
-		return
-	}
-	in.updated = true
-	in.say("updating apt-get's package lists: some seconds; sudo may ask for your password")
-	if err := in.asRoot("apt-get", "update", "-q"); err != nil {
+	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)
+	if err := in.asRoot("apt-get", "update", "-q"); err != nil { // the lists may be old, or missing, as on a new machine
 		in.say("%v: continuing with the old package lists", err)
 	}
-}
-
-func (in *installer) aptInstall(pkg string) error {
-	if version, err := in.aptCandidate(pkg); err != nil {
-		return err
-	} else if version == "" {
-		return fmt.Errorf("there is no %[1]s on PATH, and apt-get has no package for it: install %[1]s by hand", pkg)
+	policy, _ := exec.CommandContext(in.ctx, "apt-cache", "policy", pkg).Output()
+	_, candidate, _ := strings.Cut(string(policy), "Candidate: ")
+	candidate, _, _ = strings.Cut(candidate, "\n")
+	if version := versionPattern.FindString(candidate); older(version, oldest) {
+		return fmt.Errorf("apt-get has %s (Debian 13 has no package of Pushpin, but that of Debian 12 works there: "+
+			"add bookworm to the apt sources, and run this again)", cmp.Or(version, "none"))
 	}
-	in.aptUpdate()
-	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)
 	return in.asRoot("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", pkg)
 }
 
@@ -282,5 +224,32 @@ func (in *installer) asRoot(args ...string) error {
 	if os.Geteuid() != 0 {
 		args = append([]string{"sudo"}, args...)
 	}
-	return in.run("", nil, args[0], args[1:]...)
+	return in.run(args[0], args[1:]...)
+}
+
+// Browser returns the path of a Chromium or Chrome, for the tests of the live page.
+func Browser(ctx context.Context) (string, error) {
+	for _, name := range []string{
+		"chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
+		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+		"/Applications/Chromium.app/Contents/MacOS/Chromium",
+	} {
+		// The program may be only a script that says how to install Chromium, as on Ubuntu.
+		if path, err := exec.LookPath(name); err == nil && exec.CommandContext(ctx, path, "--version").Run() == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("there is neither Chromium nor Chrome: install one of them (https://www.chromium.org/getting-involved/download-chromium/)")
+}
+
+// EnsureBrowser returns the path of a Chromium or Chrome. If there is none, apt-get installs Chromium.
+func EnsureBrowser(ctx context.Context, out io.Writer) (string, error) {
+	path, err := Browser(ctx)
+	if err == nil || !has("apt-get") {
+		return path, err
+	}
+	if err := (&installer{ctx: ctx, out: out, dir: os.TempDir()}).aptInstall("chromium", "0.0.0"); err != nil {
+		return "", err
+	}
+	return Browser(ctx)
 }

@@ -64,9 +64,9 @@ func (m Manifest) GripURL() string {
 // Addresses returns the addresses on which Pushpin listens, host:port.
 func (m Manifest) Addresses() []string {
 	return []string{
-		local(m.ProxyPort),
-		local(m.PublishPort), local(m.PublishPort + 1), local(m.PublishPort + 2), local(m.PublishPort + 3),
+		loopback(m.ProxyPort),
+		loopback(m.PublishPort), loopback(m.PublishPort + 1), loopback(m.PublishPort + 2), loopback(m.PublishPort + 3),
 	}
 }
 
-func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

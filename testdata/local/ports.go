@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,64 +15,54 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
+// errTaken is in the error of CheckFree for a port that another process has.
+var errTaken = errors.New("is taken by")
+
 // CheckFree returns an error if a process already listens on any of the addresses, host:port. The error names these
 // addresses, and the processes.
 func CheckFree(ctx context.Context, addrs ...string) error {
-	var taken []error
+	var errs []error
 	for _, addr := range addrs {
 		_, port, err := net.SplitHostPort(addr)
 		if err != nil {
 			return fmt.Errorf("%q is not host:port: %w", addr, err)
 		}
-		// Pushpin listens on all addresses of the machine. It fails if one of them is taken.
-		for _, host := range []string{"127.0.0.1", ""} {
-			l, err := net.Listen("tcp4", net.JoinHostPort(host, port))
-			if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
-				return fmt.Errorf("port %s cannot be used: %w", port, err)
+		// Pushpin listens on all addresses of the machine, and fails if one of them is taken. A server that has only
+		// the IPv6 address would get the requests to localhost.
+		for _, try := range [][2]string{{"tcp4", "127.0.0.1"}, {"tcp4", ""}, {"tcp6", "::1"}, {"tcp6", ""}} {
+			l, err := net.Listen(try[0], net.JoinHostPort(try[1], port))
+			if err == nil {
+				l.Close()
+				continue
 			}
-			if err != nil {
-				taken = append(taken, fmt.Errorf("port %s is taken by %s", port, listenerOn(ctx, port)))
+			if errors.Is(err, syscall.EADDRINUSE) {
+				errs = append(errs, fmt.Errorf("port %s %w %s", port, errTaken, holder(ctx, port)))
 				break
 			}
-			l.Close()
+			if try[0] == "tcp4" { // a system without IPv6 is fine
+				errs = append(errs, fmt.Errorf("port %s cannot be used: %w", port, err))
+				break
+			}
 		}
 	}
-	return errors.Join(taken...)
+	return errors.Join(errs...)
 }
 
 // Preflight is CheckFree for a person at a terminal. The error also says what to do.
-func Preflight(ctx context.Context, addrs ...string) error {
+func Preflight(ctx context.Context, m Manifest, addrs ...string) error {
 	err := CheckFree(ctx, addrs...)
-	if err == nil {
-		return nil
+	if errors.Is(err, errTaken) {
+		err = fmt.Errorf(`%w
+viceroy, pushpin (also condure, connmgr, zurl and pushpin-…) and origin belong to another make demo, make serve or
+fastly compute serve: stop it. If only pushpin runs, it may be a service of the system: sudo service pushpin stop`, err)
 	}
-	return fmt.Errorf(`%w
-viceroy, pushpin (also condure, connmgr, zurl and pushpin-…) and origin belong to another make demo,
-make serve or fastly compute serve: stop it. If only pushpin runs, it may be a service of the system:
-sudo service pushpin stop. Or choose other ports. For the app: ADDR=127.0.0.1:port. In fastly.toml:
-proxy_port and publish_port below [local_server.pushpin], and url for the origin`, err)
-}
-
-// Prepare is for a program that serves the app of this directory at addr, a host:port, and brings its own origin. It
-// installs the tools, if needed, reads fastly.toml, and checks that the ports are free. It returns an error if the
-// origin is not on this machine. With an empty addr it checks only the origin's port.
-func Prepare(ctx context.Context, addr string) (Tools, Manifest, error) {
-	tools, err := Ensure(ctx, os.Stderr)
 	if err != nil {
-		return Tools{}, Manifest{}, err
+		err = fmt.Errorf(`%w
+Or choose other ports. For the app: ADDR=127.0.0.1:port. In fastly.toml, under [local_server.pushpin]: proxy_port (now
+%d) and publish_port (now %d; Pushpin also needs the three after it); and the url of the origin (now %s)`,
+			err, m.ProxyPort, m.PublishPort, m.Origin)
 	}
-	m, err := ReadManifest(".")
-	if err != nil {
-		return Tools{}, Manifest{}, err
-	}
-	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
-		return Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, but this command starts its own origin on this machine: set url to http://localhost:3000/, or use make serve", m.Origin)
-	}
-	ports := []string{m.Origin}
-	if addr != "" {
-		ports = append(append(ports, addr), m.Addresses()...)
-	}
-	return tools, m, Preflight(ctx, ports...)
+	return err
 }
 
 // claimed has the ports that this process can still use: from next to the one before end. A process claims a block of
@@ -92,7 +81,7 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 	for range 200 {
 		if claimed.next+n > claimed.end {
 			block := 20000 + 100*rand.IntN(100)
-			claim, err := net.Listen("tcp4", local(block))
+			claim, err := net.Listen("tcp4", loopback(block))
 			if err != nil {
 				continue // another process has this block
 			}
@@ -103,7 +92,7 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 		claimed.next += n
 		addrs := make([]string, n)
 		for i := range addrs {
-			addrs[i] = local(first + i)
+			addrs[i] = loopback(first + i)
 		}
 		if CheckFree(ctx, addrs...) == nil {
 			return first, nil
@@ -112,20 +101,25 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 	return 0, fmt.Errorf("there are no %d free ports in a row", n)
 }
 
-// listenerOn describes the process that listens on the port.
-func listenerOn(ctx context.Context, port string) string {
+// listeners returns the ids of the processes that listen on the port, as far as this user can see them.
+func listeners(ctx context.Context, port string) (pids []int32) {
 	conns, _ := psnet.ConnectionsWithContext(ctx, "tcp")
 	for _, c := range conns {
-		if c.Status != "LISTEN" || strconv.Itoa(int(c.Laddr.Port)) != port || c.Pid == 0 {
-			continue
+		if c.Status == "LISTEN" && strconv.Itoa(int(c.Laddr.Port)) == port && c.Pid != 0 {
+			pids = append(pids, c.Pid)
 		}
-		p, err := process.NewProcessWithContext(ctx, c.Pid)
-		if err != nil {
-			continue
+	}
+	return pids
+}
+
+// holder describes the process that listens on the port.
+func holder(ctx context.Context, port string) string {
+	for _, pid := range listeners(ctx, port) {
+		if p, err := process.NewProcessWithContext(ctx, pid); err == nil {
+			name, _ := p.NameWithContext(ctx)
+			command, _ := p.CmdlineSliceWithContext(ctx)
+			return fmt.Sprintf("process %d, %s (%.60s)", pid, name, strings.Join(command, " "))
 		}
-		name, _ := p.NameWithContext(ctx)
-		command, _ := p.CmdlineSliceWithContext(ctx)
-		return fmt.Sprintf("process %d, %s (%.60s)", c.Pid, name, strings.Join(command, " "))
 	}
 	return fmt.Sprintf("a process that only its owner can see (to find it: sudo lsof -nP -iTCP:%s -sTCP:LISTEN)", port)
 }

@@ -6,79 +6,95 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"os/exec"
+	"os/signal"
+	"runtime"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
-	psnet "github.com/shirou/gopsutil/v4/net"
 	"github.com/shirou/gopsutil/v4/process"
 )
 
 // Process is a running program that was started with Start.
 type Process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the program has ended
-	err  error         // how the program ended; valid after done is closed
+	root *process.Process // the program itself
+	done chan struct{}    // closed when the program has ended
+	err  error            // how the program ended; valid after done is closed
+
+	mu   sync.Mutex
+	tree []*process.Process // what Tree returned last
 }
 
 // running has the programs that were started and have not ended.
 var running struct {
 	sync.Mutex
 	programs map[*Process]bool
-	over     bool // StopAll was called: Start returns an error
+	tempDir  string // of TempDir
+	over     bool   // StopAll was called: Start returns an error
 }
 
-// Start starts cmd in its own process group. So a Ctrl-C in the terminal does not reach it. Stop ends it, together
-// with the processes that it started. If this process is killed, its guard does the same.
+// Start starts cmd in its own process group, so a Ctrl-C in the terminal does not reach it. Stop ends the program
+// together with the processes that it started. On Linux the program also gets SIGTERM if this process is killed.
 func Start(cmd *exec.Cmd) (*Process, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = ownGroup()
 	cmd.WaitDelay = time.Second // another process may keep the output open
 	running.Lock()
 	defer running.Unlock()
-	if err := guarded(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
+	if running.over {
+		return nil, fmt.Errorf("start %s: this process is about to exit", cmd.Path)
 	}
 	p := &Process{cmd: cmd, done: make(chan struct{})}
-	tellGuard(guardProgram, strconv.Itoa(p.Pid()))
-	if running.programs == nil {
-		running.programs = map[*Process]bool{}
-	}
-	running.programs[p] = true
+	started := make(chan error)
 	go func() {
+		// Linux sends SIGTERM to the program when the thread that started it ends, so this thread must stay.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if err == nil {
+			// Nobody has waited for the program yet, so this is not another process with the same id.
+			p.root, err = process.NewProcess(int32(cmd.Process.Pid))
+		}
+		started <- err
+		if err != nil {
+			return
+		}
 		p.err = cmd.Wait()
 		running.Lock()
 		delete(running.programs, p)
 		running.Unlock()
 		close(p.done)
 	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	if running.programs == nil {
+		running.programs = map[*Process]bool{}
+	}
+	running.programs[p] = true
 	return p, nil
 }
 
-// StopAll stops all programs that were started, and removes the directory of TempDir. Call it before the process
-// exits: afterwards Start returns an error.
+// StopAll stops all programs that were started, and removes the directory of TempDir. A Ctrl-C while it waits for
+// them kills them. Call it before the process exits: afterwards Start returns an error.
 func StopAll() {
 	running.Lock()
 	running.over = true
 	programs := slices.Collect(maps.Keys(running.programs))
 	running.Unlock()
+	hurry, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer cancel()
 	var stopping sync.WaitGroup
 	for _, p := range programs {
-		stopping.Go(p.Stop)
+		stopping.Go(func() { p.stop(hurry) })
 	}
 	stopping.Wait()
-	running.Lock()
-	defer running.Unlock()
-	if guarding.Cmd != nil {
-		guarding.in.Close()
-		guarding.Wait()
-		guarding.Cmd = nil
-	}
+	os.RemoveAll(running.tempDir)
 }
 
 // WaitForListener waits until the program, or a process that it started, accepts connections at addr, a host:port. It
@@ -90,7 +106,7 @@ func (p *Process) WaitForListener(ctx context.Context, addr string, except ...*p
 	for {
 		if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
 			conn.Close()
-			if listener := p.listener(ctx, addr); listener != nil && !slices.ContainsFunc(except, func(e *process.Process) bool { return e.Pid == listener.Pid }) {
+			if listener := p.listener(ctx, addr); listener != nil && !slices.ContainsFunc(except, same(listener)) {
 				return listener, nil
 			}
 		}
@@ -107,19 +123,17 @@ func (p *Process) WaitForListener(ctx context.Context, addr string, except ...*p
 // listener returns the process in p.Tree that listens at addr, or nil.
 func (p *Process) listener(ctx context.Context, addr string) *process.Process {
 	_, port, _ := net.SplitHostPort(addr)
-	for _, process := range p.Tree() {
-		connections, _ := psnet.ConnectionsPidWithContext(ctx, "tcp", process.Pid)
-		for _, c := range connections {
-			if c.Status == "LISTEN" && strconv.Itoa(int(c.Laddr.Port)) == port {
-				return process
-			}
+	pids := listeners(ctx, port)
+	for _, q := range p.Tree() {
+		if slices.Contains(pids, q.Pid) {
+			return q
 		}
 	}
 	return nil
 }
 
 // Pid returns the program's process id. Its process group has the same id.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
+func (p *Process) Pid() int { return int(p.root.Pid) }
 
 // Done returns a channel that is closed when the program has ended. Err then says how it ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
@@ -133,67 +147,96 @@ func (p *Process) Err() error {
 }
 
 // Stop stops the program and all processes that it started, and returns when they have ended. It sends SIGTERM first,
-// so that the CLI can clean up. It kills the processes that still run after ten seconds.
-func (p *Process) Stop() {
-	if root, err := process.NewProcess(int32(p.Pid())); err == nil {
-		stop(root)
+// so that the CLI can clean up. After ten seconds, or one second after the program itself has ended, it kills what is
+// left.
+func (p *Process) Stop() { p.stop(context.Background()) }
+
+// stop is Stop. It kills at once when hurry ends.
+func (p *Process) stop(hurry context.Context) {
+	p.cmd.Process.Signal(syscall.SIGTERM) // fails if the program has ended
+	for _, q := range p.Tree() {
+		q.Resume() // a suspended process ignores other signals until then
+	}
+	ended, limit := p.Done(), time.After(10*time.Second)
+	for len(p.Tree()) > 0 {
+		select {
+		case <-time.After(20 * time.Millisecond):
+			continue
+		case <-ended:
+			ended, limit = nil, time.After(time.Second)
+			continue
+		case <-limit:
+		case <-hurry.Done():
+		}
+		if left := p.kill(); len(left) > 0 {
+			fmt.Fprintf(os.Stderr, "cannot stop process %v, which %s started: it goes on although it was killed\n", left, p.cmd.Path)
+			return
+		}
 	}
 	<-p.done
 }
 
-func stop(root *process.Process) {
-	started := append(descendants(root), root) // all descendants, because Pushpin's services have their own process groups
-	root.SendSignal(syscall.SIGTERM)
-	for _, p := range started {
-		p.SendSignal(syscall.SIGCONT) // a suspended process ignores other signals until then
-	}
-	limit := time.Now().Add(10 * time.Second)
-	for slices.ContainsFunc(started, Alive) {
-		if left := time.Now().Add(time.Second); !Alive(root) && left.Before(limit) {
-			limit = left
+// kill kills all processes of the tree. It returns those that have not ended ten seconds later. While the CLI builds, it
+// ignores SIGTERM, and it starts Viceroy later. So each process is suspended first, and cannot start another one.
+func (p *Process) kill() (left []*process.Process) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for _, q := range p.Tree() {
+			q.Suspend()
 		}
-		if time.Now().After(limit) {
-			// While the CLI builds, it ignores SIGTERM, and starts Viceroy later. So suspend it first. Then it cannot
-			// start a process between the list of its descendants and its end.
-			for root.Suspend(); Alive(root) && !suspended(root); {
-				time.Sleep(time.Millisecond)
-			}
-			started = append(started, descendants(root)...)
-			for _, left := range started {
-				left.Kill()
-			}
+		if left = p.Tree(); len(left) == 0 {
+			break
 		}
-		time.Sleep(20 * time.Millisecond)
+		for _, q := range left {
+			q.Kill()
+		}
 	}
+	return left
 }
 
-func suspended(p *process.Process) bool {
-	status, err := p.Status()
-	return err == nil && slices.Contains(status, process.Stop)
-}
-
-// Tree returns the program's process and all its descendants.
+// Tree returns the program's process and all its descendants, as far as they run. A process whose parent has ended is
+// known from the last call, or by its process group. (Pushpin's services have other groups.)
 func (p *Process) Tree() []*process.Process {
-	self, err := process.NewProcess(int32(p.Pid()))
-	if err != nil {
-		return nil // the program has ended
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all, _ := process.Processes()
+	family := map[int32]bool{}
+	add := func(q *process.Process) {
+		if !family[q.Pid] && Alive(q) {
+			family[q.Pid] = true
+			p.tree = append(p.tree, q)
+		}
 	}
-	return append(descendants(self), self)
+	known := append(p.tree, p.root)
+	p.tree = nil
+	for _, q := range known {
+		add(q)
+	}
+	reused := slices.ContainsFunc(all, func(q *process.Process) bool { return q.Pid == p.root.Pid && !same(q)(p.root) })
+	for before := -1; before < len(p.tree); { // again, as a child may come before its parent in the list
+		before = len(p.tree)
+		for _, q := range all {
+			parent, _ := q.Ppid()
+			group, _ := syscall.Getpgid(int(q.Pid))
+			if family[parent] || group == p.Pid() && !reused {
+				add(q)
+			}
+		}
+	}
+	return slices.Clone(p.tree)
 }
 
 // Descendants returns the processes that the program started, and those that they started.
 func (p *Process) Descendants() []*process.Process {
-	tree := p.Tree()
-	return tree[:max(0, len(tree)-1)]
+	return slices.DeleteFunc(p.Tree(), same(p.root))
 }
 
-func descendants(parent *process.Process) []*process.Process {
-	children, _ := parent.Children()
-	all := slices.Clone(children)
-	for _, child := range children {
-		all = append(all, descendants(child)...)
+// same returns a function that reports whether a process is this one. Another process may later have its id.
+func same(p *process.Process) func(*process.Process) bool {
+	created, _ := p.CreateTime()
+	return func(q *process.Process) bool {
+		at, err := q.CreateTime()
+		return err == nil && q.Pid == p.Pid && at == created
 	}
-	return all
 }
 
 // Alive reports whether the process runs. A zombie, which has ended but whose parent has not waited for it, does not.
@@ -204,4 +247,30 @@ func Alive(p *process.Process) bool {
 	}
 	status, err := p.Status()
 	return err == nil && !slices.Contains(status, process.Zombie)
+}
+
+// ASCIITempDir returns the directory for temporary files, or /tmp if there are letters other than ASCII in its path. The
+// zurl of Pushpin 1.36 ends at once where its sockets have such a path.
+func ASCIITempDir() string {
+	if dir := os.TempDir(); !strings.ContainsFunc(dir, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return dir
+	}
+	return "/tmp"
+}
+
+// TempDir makes a directory for temporary files, and sets TMPDIR to it for this process and those that it starts.
+// StopAll removes the directory.
+func TempDir() (string, error) {
+	base := ASCIITempDir()
+	if len(base) > 40 {
+		base = "/tmp" // Pushpin's sockets are in this directory, and macOS limits their paths to 103 bytes
+	}
+	dir, err := os.MkdirTemp(base, "fanout-")
+	if err != nil {
+		return "", fmt.Errorf("make a directory for temporary files: %w; set TMPDIR to a directory that you can write to", err)
+	}
+	running.Lock()
+	defer running.Unlock()
+	running.tempDir = dir
+	return dir, os.Setenv("TMPDIR", dir)
 }

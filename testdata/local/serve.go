@@ -1,5 +1,3 @@
-// Package local runs the app as a person does, with `fastly compute serve`. The chain is the programs that this
-// starts: the Fastly CLI starts Pushpin and Viceroy, and Viceroy runs the app.
 package local
 
 import (
@@ -13,6 +11,28 @@ import (
 
 // DefaultAddr is where the app listens by default, with `fastly compute serve`.
 const DefaultAddr = "127.0.0.1:7676"
+
+// Prepare is for a program that serves the app of this directory at addr, a host:port, and brings its own origin. It
+// installs the tools, if needed, reads fastly.toml, and checks that the ports are free. It returns an error if the
+// origin is not local. With an empty addr it checks only the origin's port.
+func Prepare(ctx context.Context, addr string) (Tools, Manifest, error) {
+	tools, err := Ensure(ctx, os.Stderr)
+	if err != nil {
+		return Tools{}, Manifest{}, err
+	}
+	m, err := ReadManifest(".")
+	if err != nil {
+		return Tools{}, Manifest{}, err
+	}
+	if a, err := net.ResolveTCPAddr("tcp", m.Origin); err != nil || !a.IP.IsLoopback() {
+		return Tools{}, Manifest{}, fmt.Errorf("fastly.toml has the backend origin at %s, but this command starts its own origin locally: set url to http://localhost:3000/, or use make serve", m.Origin)
+	}
+	ports := []string{m.Origin}
+	if addr != "" {
+		ports = append(append(ports, addr), m.Addresses()...)
+	}
+	return tools, m, Preflight(ctx, m, ports...)
+}
 
 // Args returns the arguments with which the Fastly CLI serves the app at addr, a host:port, with these tools.
 func Args(tools Tools, addr string) []string {

@@ -49,7 +49,6 @@ func TestVersions(t *testing.T) {
 		"\n| Fastly CLI | " + fastlyOldest + " | " + fastlyInstall + " |",
 		"\n| Viceroy | " + viceroyOldest + " | " + viceroyInstall + " |",
 		"\n| Pushpin | " + pushpinOldest + " |",
-		"\n| ShellCheck | " + shellcheckOldest + " |",
 		"Pushpin " + minor(pushpinRenamed) + " and newer",
 	} {
 		if !strings.Contains(string(readme), want) {

@@ -4,17 +4,16 @@ package origins
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // Ours are the directories, beside this file, of the origins that the tests run.
@@ -76,8 +75,8 @@ func (o Origin) has(name string) bool {
 // Install installs the origin's libraries into its directory, unless they are there, and returns the
 // command that starts it. Progress goes to out. Several processes may call Install at the same time.
 func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
-	lock, err := o.lock(ctx)
-	if err != nil {
+	lock := flock.New(o.dir, flock.SetFlag(os.O_RDONLY)) // the directory itself, so that no lock file stays
+	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", o.dir, err)
 	}
 	defer lock.Close()
@@ -146,24 +145,4 @@ func (o Origin) run(ctx context.Context, out io.Writer, name string, args ...str
 		return fmt.Errorf("%s: %w; see its output above", cmd, err)
 	}
 	return nil
-}
-
-// lock waits until no other process installs into the directory. Closing the file unlocks it.
-func (o Origin) lock(ctx context.Context) (*os.File, error) {
-	f, err := os.Open(o.dir) // the directory itself, so that no lock file stays
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if errors.Is(err, syscall.EWOULDBLOCK) && ctx.Err() == nil {
-			time.Sleep(100 * time.Millisecond)
-			continue
-		}
-		f.Close()
-		return nil, cmp.Or(ctx.Err(), err)
-	}
 }

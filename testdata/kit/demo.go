@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/local"
+	"compute-starter-kit-go-fanout-forward/testdata/origins"
+)
+
+func demo(ctx context.Context, addr, dir string, args []string) error {
+	var other origins.Origin
+	var err error
+	if dir != "" { // report a missing language before the steps that take long
+		if other, err = origins.Find(ctx, dir); err != nil {
+			return err
+		}
+	}
+	t, m, err := local.Prepare(ctx, addr)
+	if err != nil {
+		return err
+	}
+	out := &output{}
+	var cmd *exec.Cmd
+	if dir != "" {
+		cmd, err = other.Install(ctx, out)
+	} else {
+		cmd, err = demoOrigin(addr, m)
+	}
+	if err != nil {
+		return err
+	}
+	defer local.StopAll()
+	err = run(ctx, cmd, t, m, addr, dir, out, args)
+	if ctx.Err() != nil {
+		out.close()
+		fmt.Println("\ndemo: stopping")
+		return nil
+	}
+	return err
+}
+
+// run runs the origin and the app until one of them ends, or ctx.
+func run(ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest, addr, dir string, out *output, args []string) error {
+	origin, err := local.Origin(ctx, cmd, m, out)
+	if err != nil {
+		return err
+	}
+	app, err := local.Serve(ctx, t, ".", addr, out, args...)
+	if err != nil {
+		return err
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
+		host = "localhost"
+	}
+	where := net.JoinHostPort(host, port)
+	text := invitation(where, "the page of the origin in "+dir, nil)
+	if dir == "" {
+		what := fmt.Sprintf("three live connections to the demo's origin (http://%s/)", m.Origin)
+		text = invitation(where, what, probe(ctx, addr))
+	}
+	out.settle(ctx)
+	fmt.Print(text)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-origin.Done():
+		return fmt.Errorf("the origin ended: %w; see its output above", origin.Err())
+	case <-app.Done():
+		return fmt.Errorf("fastly compute serve ended: %w; see its output above", app.Err())
+	}
+}
+
+// invitation says what to try. Each command is one line, to copy and paste. It leaves out what does not work.
+func invitation(where, what string, faults []fault) string {
+	text := fmt.Sprintf("\nOpen http://%s/ in a browser: %s.\nOr try these commands, each in another terminal.\n", where, what)
+	for _, hint := range []struct{ path, about, command string }{
+		{"/events", "An event stream that stays open", "curl -N http://%s/events"},
+		{"/socket", "A WebSocket, which echoes what you type", "websocat ws://%s/socket"},
+		{"/socket", "The same, without websocat", "npx --yes wscat@6.1.0 -c ws://%s/socket"},
+		{"", "A message to all of them, and to the page", "curl -d hello http://%s/publish"},
+	} {
+		works := true
+		for _, f := range faults {
+			works = works && f.path != hint.path
+		}
+		if works {
+			text += fmt.Sprintf("\n  %s:\n    "+hint.command+"\n", hint.about, where)
+		}
+	}
+	for _, f := range faults {
+		text += fmt.Sprintf("\nThe page's %s (GET %s) stays closed: %s\n", f.name, f.path, f.why)
+	}
+	return text + "\nAfter you change main.go, start the demo again, or let it follow: make demo ARGS=--watch\nCtrl-C here ends it all.\n\n"
+}
+
+// demoOrigin returns the command that runs the demo's own origin behind the app at addr.
+func demoOrigin(addr string, m local.Manifest) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	trust, err := appOrigins(addr)
+	if err != nil {
+		return nil, err
+	}
+	return exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin, "-trust", strings.Join(trust, ",")), nil
+}
+
+// appOrigins returns the web origins of the app's pages at addr, such as http://localhost:7676. It adds those in the
+// environment variable TRUST, for an app that has other names too.
+func appOrigins(addr string) (origins []string, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	hosts := []string{host}
+	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
+		hosts = append(hosts, "localhost")
+	}
+	if net.ParseIP(host).IsUnspecified() {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, fmt.Errorf("list this machine's addresses: %w", err)
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+				hosts = append(hosts, n.IP.String())
+			}
+		}
+	}
+	for _, host := range hosts {
+		origins = append(origins, strings.TrimSuffix("http://"+net.JoinHostPort(host, port), ":80"))
+	}
+	if trust := os.Getenv("TRUST"); trust != "" {
+		origins = append(origins, trust)
+	}
+	return origins, nil
+}
+
+// output passes on what the programs print. After close it does not: their messages about their own end would look
+// like failures.
+type output struct {
+	mu     sync.Mutex
+	last   time.Time // when a program printed last
+	closed bool
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return len(p), nil
+	}
+	o.last = time.Now()
+	return os.Stdout.Write(p)
+}
+
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+}
+
+// settle waits until the programs have printed nothing for a little longer than a sandbox waits for its next request.
+// What is printed then is not followed at once by Viceroy's lines about the end of the sandbox.
+func (o *output) settle(ctx context.Context) {
+	const quiet = 1200 * time.Millisecond
+	for limit := time.Now().Add(5 * time.Second); time.Now().Before(limit) && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+		o.mu.Lock()
+		last := o.last
+		o.mu.Unlock()
+		if time.Since(last) > quiet {
+			return
+		}
+	}
+}

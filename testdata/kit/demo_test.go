@@ -1,0 +1,43 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// The invitation leaves out what does not work, and says why. Only the refusal by the demo's origin means that main.go
+// does not hand off a connection.
+func TestInvitation(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/socket":
+			w.WriteHeader(http.StatusOK) // and no WebSocket
+		case "/events":
+			http.Error(w, "this endpoint works through the GRIP proxy only: connect to the app", http.StatusForbidden)
+		case "/poll":
+			http.Error(w, "Error while proxying to origin.", http.StatusBadGateway)
+		}
+	}))
+	defer app.Close()
+	text := invitation("localhost:7676", "a page", probe(t.Context(), app.Listener.Addr().String()))
+	for _, want := range []string{
+		"The page's WebSocket (GET /socket) stays closed: it was answered with 200 OK ().\n",
+		"The page's event stream (GET /events) stays closed: main.go does not hand it off.\n",
+		"The page's long-poll (GET /poll) stays closed: it was answered with 502 Bad Gateway (Error while proxying to origin.).\n",
+		"curl -d hello http://localhost:7676/publish\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the invitation lacks %q", want)
+		}
+	}
+	for _, dead := range []string{"curl -N", "websocat", "wscat"} {
+		if strings.Contains(text, dead) {
+			t.Errorf("the invitation has %q, which does not work", dead)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+}
