@@ -54,7 +54,7 @@ lint: go ## Run gofmt, go vet, staticcheck and actionlint, and ShellCheck if it 
 		GOOS=wasip1 GOARCH=wasm $$staticcheck $(TAGS) ./... && cd testdata && $$staticcheck ./...
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(wildcard .ci/run) testdata/local/*.sh; \
 		else echo 'ShellCheck is not on PATH: the shell scripts are not checked'; fi
-	@$(if $(WORKFLOWS),actionlint=$$(go -C testdata tool -n actionlint) && set -x && $$actionlint $(WORKFLOWS),:)
+	$(if $(WORKFLOWS),go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 $(WORKFLOWS))
 
 unit: go ## Run the unit tests, with the race detector; they need none of these tools
 	$(GOTESTSUM) '$(UNIT)'

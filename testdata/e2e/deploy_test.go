@@ -26,8 +26,7 @@ import (
 // answers that the CLI needs to continue. It does not show what Fastly does with the changes.
 type fastlyAPI struct {
 	*httptest.Server
-	// logs writes the lines of the log stream.
-	logs func(http.ResponseWriter, *http.Request)
+	logs chan string // the lines of the log stream
 	// onChange, if not nil, is called for each change, with "METHOD path". Then mu is locked.
 	onChange func(call string)
 
@@ -37,7 +36,7 @@ type fastlyAPI struct {
 }
 
 func startFastlyAPI(t *testing.T) *fastlyAPI {
-	a := &fastlyAPI{answers: map[string]string{
+	a := &fastlyAPI{logs: make(chan string, 1), answers: map[string]string{
 		"POST /service":                         `{"id": "SERVICE"}`,
 		"GET /service/SERVICE/details":          `{"type": "wasm"}`,
 		"GET /service/SERVICE/version":          `[{"number": 1, "active": true}]`,
@@ -45,7 +44,6 @@ func startFastlyAPI(t *testing.T) *fastlyAPI {
 		"GET /service/SERVICE/version/1/domain": `[]`,
 		"GET /service/SERVICE/version/2/domain": `[{"name": "my-app.example.com"}]`,
 	}}
-	a.logs = func(w http.ResponseWriter, _ *http.Request) { writeLog(w, 1, "what the app logs") }
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := r.Method + " " + r.URL.Path
 		if r.Method != http.MethodGet {
@@ -57,8 +55,7 @@ func startFastlyAPI(t *testing.T) *fastlyAPI {
 			a.mu.Unlock()
 		}
 		if call == "GET /service/SERVICE/log_stream/managed/instance_output" {
-			a.logs(w, r)
-			<-r.Context().Done()
+			a.streamLogs(w, r)
 			return
 		}
 		a.mu.Lock()
@@ -73,10 +70,17 @@ func startFastlyAPI(t *testing.T) *fastlyAPI {
 	return a
 }
 
-// writeLog writes one line to a log stream.
-func writeLog(w http.ResponseWriter, id int, message string) {
-	fmt.Fprintf(w, `{"batch_id": "%d", "logs": [{"id": "1", "stream": "stdout", "message": %q}]}`+"\n", id, message)
-	w.(http.Flusher).Flush()
+// streamLogs writes the lines of the log stream, until the CLI closes it.
+func (a *fastlyAPI) streamLogs(w http.ResponseWriter, r *http.Request) {
+	for id := 1; ; id++ {
+		select {
+		case line := <-a.logs:
+			fmt.Fprintf(w, `{"batch_id": "%d", "logs": [{"id": "1", "stream": "stdout", "message": %q}]}`+"\n", id, line)
+			w.(http.Flusher).Flush()
+		case <-r.Context().Done():
+			return
+		}
+	}
 }
 
 func readBody(t *testing.T, r *http.Request) string {
@@ -100,7 +104,8 @@ func readBody(t *testing.T, r *http.Request) string {
 func (a *fastlyAPI) env() []string {
 	own := func(variable string) bool { return strings.HasPrefix(variable, "FASTLY_") }
 	return append(slices.DeleteFunc(os.Environ(), own),
-		"FASTLY_API_ENDPOINT="+a.URL, "FASTLY_ACCOUNT_ENDPOINT="+a.URL, "FASTLY_WASM_METADATA_DISABLE=true")
+		"FASTLY_API_ENDPOINT="+a.URL, "FASTLY_ACCOUNT_ENDPOINT="+a.URL, "FASTLY_WASM_METADATA_DISABLE=true",
+		"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=", "NO_PROXY=127.0.0.1", "no_proxy=") // otherwise the CLI would report the publish to Fastly
 }
 
 // start starts a command of the CLI. in is its standard input.
@@ -110,7 +115,7 @@ func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.C
 	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, tools.Fastly, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	cmd.Env = append(a.env(), "FASTLY_API_TOKEN=TOKEN", "HTTPS_PROXY=http://127.0.0.1:1") // otherwise the CLI would report the publish to Fastly
+	cmd.Env = append(a.env(), "FASTLY_API_TOKEN=TOKEN")
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -237,6 +242,7 @@ func TestDeploy(t *testing.T) {
 	})
 	t.Run("log-tail", func(t *testing.T) {
 		cmd, _ := api.start(t, p, "log-tail")
+		api.logs <- "what the app logs"
 		p.waitForLog(t, "what the app logs")
 		cmd.Process.Signal(os.Interrupt)
 		if err := cmd.Wait(); err != nil {

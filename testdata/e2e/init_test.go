@@ -11,36 +11,55 @@ import (
 	"testing"
 )
 
-// inside is the name of a variable that is set for the tests that TestInit runs.
-const inside = "FANOUT_FORWARD_INSIDE_TEST_INIT"
+// The condition and the table of a changed project.
+const (
+	changedCondition = "\t\tuseFanout = strings.HasPrefix(r.URL.Path, \"/live/\")\n"
+	changedTable     = `origin  GET   /
+fanout  GET   /live/
+fanout  GET   /  Upgrade: websocket
+fanout  HEAD  /live/
+origin  POST  /
+`
+)
 
 // TestInit makes a project from the kit's URL. Then it changes the project, as a user does: a condition with its table, a
-// module name, and an empty README. All tests must pass there. From that project, by its path, TestInit makes another
+// module name, and an empty README. The tests must pass there. From that project, by its path, TestInit makes another
 // one. Each new project has exactly the committed files of the one before, although other files were made there.
 func TestInit(t *testing.T) {
 	needsDefault(t)
-	if os.Getenv(inside) != "" {
-		t.Fatal("this test ran itself again: make did not pass ARGS to go test")
-	}
 	t.Parallel()
 	p := newProject(t)
 	clone := filepath.Join(t.TempDir(), "clone")
 	p.run(t, ".", "git", "clone", "--quiet", kitURL, clone)
-	checkNew(t, p.dir, "my-app", committed(t, clone))
+	checkNew(t, p.dir, "my-app", git(t, clone, "ls-files"))
 
 	p.edit(t, "fastly.toml", "name = ", "service_id = \"SERVICE\"\nname = ") // as after a publish
 	p.run(t, p.dir, "go", "mod", "edit", "-module=example.com/my-app")
-	withCondition(t, p, "\t\tuseFanout = strings.HasPrefix(r.URL.Path, \"/live/\")\n")
-	p.write(t, "testdata/handoffs.txt", "origin  GET   /\nfanout  GET   /live/\n"+
-		"fanout  GET   /  Upgrade: websocket\nfanout  HEAD  /live/\norigin  POST  /\n")
+	withCondition(t, p, changedCondition)
+	p.write(t, "testdata/handoffs.txt", changedTable)
 	p.write(t, "README.md", "")
-	p.run(t, p.dir, "git", "init", "--quiet")
-	p.run(t, p.dir, "git", "add", "--all")
-	p.run(t, p.dir, "git", "commit", "--quiet", "--message=My app")
+	for _, args := range [][]string{{"init", "--quiet"}, {"add", "--all"}, {"commit", "--quiet", "--message=My app"}} {
+		p.run(t, p.dir, "git", args...)
+	}
 
-	t.Run("make test", func(t *testing.T) { testNewTests(t, p) })
+	t.Run("tests", func(t *testing.T) {
+		p.run(t, p.dir, "go", "test", "./...")
+		p.run(t, p.dir, "go", "-C", "testdata", "test", "-v", "-count=1", "-run=^(TestTable|TestRequests|TestHandoffs|TestNotConfigured|TestDeploy|TestReadme)$", "./e2e")
+		for _, want := range []string{"--- PASS: TestTable ", "--- PASS: TestRequests ", "--- SKIP: TestHandoffs ", "--- PASS: TestDeploy ", "--- SKIP: TestReadme "} {
+			if !strings.Contains(p.log.String(), want) {
+				t.Errorf("the tests did not print %q", want)
+			}
+		}
+	})
 	t.Run("a wrong table", func(t *testing.T) { testWrongTable(t, p) })
-	t.Run("make demo", func(t *testing.T) { testNewDemo(t, p) })
+	t.Run("make demo", func(t *testing.T) {
+		startDemo(t, p).Stop()
+		for _, name := range []string{"event stream (GET /events)", "long-poll (GET /poll)"} {
+			if want := "The page's " + name + " stays closed: main.go does not hand it off.\n"; !strings.Contains(p.log.String(), want) {
+				t.Errorf("the demo does not say %q", want)
+			}
+		}
+	})
 	if left := git(t, p.dir, "status", "--porcelain"); len(left) > 0 {
 		t.Errorf(".gitignore does not have these files, which the commands left: %q", left)
 	}
@@ -52,7 +71,23 @@ func TestInit(t *testing.T) {
 	p.run(t, next, "git", "clone", "--quiet", p.dir, kit)
 	p.run(t, next, "rm", "-rf", kit+"/.git")
 	p.run(t, next, tools.Fastly, "compute", "init", "--from="+kit, "--non-interactive")
-	checkNew(t, next, "Another äpp", committed(t, p.dir))
+	checkNew(t, next, "Another äpp", git(t, p.dir, "ls-files"))
+}
+
+// If the table is wrong, the test fails. Its message has the line's number, the line, and where the request went.
+func testWrongTable(t *testing.T, p *project) {
+	defer p.write(t, "testdata/handoffs.txt", changedTable)
+	for table, want := range map[string]string{
+		strings.Replace(changedTable, "origin", "fanout", 1): `handoffs\.txt:1: "fanout  GET   /" went to origin`,
+		changedTable + "GET / - fanout\n":                    `handoffs\.txt:6: column 1 is "GET"`,
+	} {
+		p.write(t, "testdata/handoffs.txt", table)
+		cmd := exec.Command("go", "test", ".")
+		cmd.Dir = p.dir
+		if out, err := cmd.CombinedOutput(); err == nil || !regexp.MustCompile(want).Match(out) {
+			t.Errorf("%v; want %s, got\n%s", err, want, out)
+		}
+	}
 }
 
 // TestMinimal deletes all files that README.md says you may delete. The remaining project still builds, serves and tests.
@@ -60,21 +95,12 @@ func TestMinimal(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	origin := startServer(t, p.Origin)
-	if err := os.RemoveAll(filepath.Join(p.dir, "testdata")); err != nil {
-		t.Fatal(err)
-	}
+	p.run(t, p.dir, "rm", "-rf", "testdata")
 	p.run(t, p.dir, "go", "test", "./...")
-	entries, err := os.ReadDir(p.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		source := strings.HasSuffix(e.Name(), ".go") && !strings.HasSuffix(e.Name(), "_test.go")
-		if source || slices.Contains([]string{"go.mod", "go.sum", "fastly.toml"}, e.Name()) {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(p.dir, e.Name())); err != nil {
-			t.Fatal(err)
+	for _, file := range files(t, p.dir) {
+		source := strings.HasSuffix(file, ".go") && !strings.HasSuffix(file, "_test.go")
+		if !source && !slices.Contains([]string{"go.mod", "go.sum", "fastly.toml"}, file) {
+			p.run(t, p.dir, "rm", "-r", file)
 		}
 	}
 	p.serve(t)
@@ -87,6 +113,7 @@ func TestMinimal(t *testing.T) {
 // checkNew checks which files the new project has, and its name.
 func checkNew(t *testing.T, dir, name string, want []string) {
 	t.Helper()
+	slices.Sort(want)
 	if got := files(t, dir); !slices.Equal(got, want) {
 		t.Errorf("the new project has\n%q\nwant\n%q", got, want)
 	}
@@ -94,54 +121,6 @@ func checkNew(t *testing.T, dir, name string, want []string) {
 	if err != nil || !strings.Contains(string(manifest), "\nname = \""+name+"\"\n") {
 		t.Errorf("%v; want the name %q in\n%s", err, name, manifest)
 	}
-}
-
-// In CI, or with -long, this runs the complete make test in the new project. Elsewhere it runs only a few of the
-// end-to-end tests, because a person waits for them.
-func testNewTests(t *testing.T, p *project) {
-	args := "ARGS=-run='TestForward|TestNoBackend|TestDeploy'"
-	if os.Getenv("CI") != "" {
-		args = "ARGS="
-	}
-	before := len(p.log.String())
-	p.run(t, p.dir, "env", inside+"=1", "make", "test", args)
-	for _, want := range []string{
-		`staticcheck \./\.\.\.`,
-		`✓  \. \(`,
-		`✓  e2e \(`, // if no test runs, this line is: ∅  e2e
-		`\n[0-9]+ tests passed, 0 failed, `,
-	} {
-		if log := p.log.String()[before:]; !regexp.MustCompile(want).MatchString(log) {
-			t.Errorf("make test did not print %s", want)
-		}
-	}
-}
-
-// If the table is wrong, the test fails. Its message has the line's number, the line, and where the request went.
-func testWrongTable(t *testing.T, p *project) {
-	content, err := os.ReadFile(filepath.Join(p.dir, "testdata/handoffs.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.write(t, "testdata/handoffs.txt", string(content))
-	for table, want := range map[string]string{
-		strings.Replace(string(content), "origin  GET   /\n", "fanout  GET   /\n", 1): `handoffs\.txt:1: "fanout  GET   /" went to origin`,
-		string(content) + "GET / - fanout\n":                                          `handoffs\.txt:6: column 1 is "GET"`,
-	} {
-		p.write(t, "testdata/handoffs.txt", table)
-		cmd := exec.Command("go", "test", ".")
-		cmd.Dir = p.dir
-		if out, err := cmd.CombinedOutput(); err == nil || !regexp.MustCompile(want).Match(out) {
-			t.Errorf("%v; want %s, got\n%s", err, want, out)
-		}
-	}
-}
-
-// The demo says which of the page's connections the project's condition does not hand off.
-func testNewDemo(t *testing.T, p *project) {
-	demo := startDemo(t, p)
-	p.log.wait(t, `does not hand off these connections of the page, .*\n.*event stream \(GET /events\): status 403\n.*long-poll \(GET /poll\): status 403\n`, demo, patience)
-	demo.Stop()
 }
 
 // files lists the files in dir, sorted.
@@ -156,14 +135,6 @@ func files(t *testing.T, dir string) (files []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(files)
-	return files
-}
-
-// committed lists the files in the git repository of dir, sorted.
-func committed(t *testing.T, dir string) []string {
-	t.Helper()
-	files := git(t, dir, "ls-files")
 	slices.Sort(files)
 	return files
 }

@@ -2,9 +2,12 @@ package local
 
 import (
 	"bufio"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"strings"
 	"syscall"
@@ -35,39 +38,57 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// However a process ends, the program that it started ends too.
+// However a process ends, the program that it started ends too. A second Ctrl-C does not wait for a slow program.
 func TestParentEnds(t *testing.T) {
 	const how = "FANOUT_FORWARD_PARENT_ENDS"
-	if os.Getenv(how) != "" { // this is the process to end
-		cmd := exec.Command("sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep .1; done")
-		cmd.Stdout = os.Stdout
-		if _, err := Start(cmd); err != nil {
-			t.Fatal(err)
-		}
-		if os.Getenv(how) == "panic" {
-			time.Sleep(time.Second)
-			panic("an end")
-		}
-		select {}
+	if end := os.Getenv(how); end != "" {
+		parent(t, end)
+		return
 	}
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells a process that its parent has ended")
-	}
-	for _, end := range []string{"killed", "panic", "timeout"} {
+	for _, end := range []string{"killed", "panic", "timeout", "two Ctrl-C"} {
 		t.Run(end, func(t *testing.T) {
+			if runtime.GOOS != "linux" && end != "two Ctrl-C" {
+				t.Skip("only Linux tells a process that its parent has ended")
+			}
 			t.Parallel()
-			cmd := exec.Command(os.Args[0], "-test.run=^TestParentEnds$", "-test.timeout=60s")
-			if end == "timeout" {
-				cmd.Args[2] = "-test.timeout=1s"
+			cmd := exec.Command(os.Args[0], "-test.run=^TestParentEnds$", "-test.timeout=1s")
+			if end != "timeout" {
+				cmd.Args[2] = "-test.timeout=60s"
 			}
 			cmd.Env = append(os.Environ(), how+"="+end)
 			p, output := start(t, cmd)
-			if end == "killed" {
+			switch end {
+			case "killed":
 				syscall.Kill(p.Pid(), syscall.SIGKILL)
+			case "panic":
+				syscall.Kill(p.Pid(), syscall.SIGINT)
+			case "two Ctrl-C":
+				for ; Alive(p.root); time.Sleep(300 * time.Millisecond) {
+					syscall.Kill(p.Pid(), syscall.SIGINT)
+				}
 			}
 			expectEnd(t, output)
 		})
 	}
+}
+
+// parent is the process that ends.
+func parent(t *testing.T, end string) {
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
+	defer stop()
+	cmd := exec.Command("sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep .1; done")
+	if end == "two Ctrl-C" {
+		cmd.Args[2] = "trap '' TERM; echo ready; while :; do sleep .1; done"
+	}
+	cmd.Stdout = os.Stdout
+	if _, err := Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+	if end == "panic" {
+		panic("an end")
+	}
+	StopAll()
 }
 
 // start starts the command, and waits until it says "ready". The output ends when all its processes have ended.
@@ -104,6 +125,25 @@ func TestASCIITempDir(t *testing.T) {
 		t.Setenv("TMPDIR", dir)
 		if got := ASCIITempDir(); got != want {
 			t.Errorf("%s: got %s, want %s", dir, got, want)
+		}
+	}
+}
+
+// A server that listens only on the IPv6 address gets some of the requests to localhost.
+func TestCheckFree(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "[::1]", "[::]"} {
+		l, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			t.Skip(err) // there is no IPv6
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		want := fmt.Sprintf("port %s is taken by process %d, ", port, os.Getpid())
+		if err := CheckFree(t.Context(), "127.0.0.1:"+port); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with a server on %s: got %v, want %q", l.Addr(), err, want)
+		}
+		l.Close()
+		if err := CheckFree(t.Context(), "127.0.0.1:"+port); err != nil {
+			t.Errorf("without a server: %v", err)
 		}
 	}
 }

@@ -1,31 +1,16 @@
 package local
 
 import (
+	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/mod/semver"
 )
-
-func TestCacheDir(t *testing.T) {
-	tests := []struct{ own, xdg, want string }{
-		{"", "", "/home/me/.cache/fanout-forward-go"},
-		{"", "/xdg", "/xdg/fanout-forward-go"},
-		{"", "relative", "/home/me/.cache/fanout-forward-go"},
-		{"/own", "/xdg", "/own"},
-		{"/own/cache/", "", "/own/cache"}, // it is compared with what is on PATH
-		{"relative", "", ""},
-	}
-	for _, tt := range tests {
-		t.Setenv("HOME", "/home/me")
-		t.Setenv("XDG_CACHE_HOME", tt.xdg)
-		t.Setenv(CacheVariable, tt.own)
-		if got, err := cacheDir(); got != tt.want || (err == nil) != (tt.want != "") {
-			t.Errorf("%s=%q, XDG_CACHE_HOME=%q: got %q, %v; want %q", CacheVariable, tt.own, tt.xdg, got, err, tt.want)
-		}
-	}
-}
 
 func TestOlder(t *testing.T) {
 	for _, tt := range []struct {
@@ -35,6 +20,43 @@ func TestOlder(t *testing.T) {
 		if got := older(tt.version, tt.than); got != tt.want {
 			t.Errorf("%s older than %s: %t", tt.version, tt.than, got)
 		}
+	}
+}
+
+// Only what can continue is kept of an interrupted installation. Nothing is installed, and the error says what to do.
+func TestFind(t *testing.T) {
+	cache := filepath.Join(t.TempDir(), "fanout-forward-go")
+	t.Setenv("PATH", "")
+	t.Setenv("HOME", "/nowhere")
+	t.Setenv("XDG_CACHE_HOME", filepath.Dir(cache))
+	t.Setenv(CacheVariable, "")
+	for _, dir := range []string{".fastly-" + fastlyInstall, ".viceroy-0.0.1", ".viceroy-" + viceroyInstall, "viceroy-0.0.1"} {
+		if err := os.MkdirAll(filepath.Join(cache, dir, "target"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Find(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "run `make tools`") {
+		t.Errorf("got %v", err)
+	}
+	left, err := filepath.Glob(cache + "/*")
+	if want := []string{cache + "/.viceroy-" + viceroyInstall, cache + "/viceroy-0.0.1"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("%v; in the cache is %q; want %q", err, left, want)
+	}
+}
+
+// An old Pushpin gets a wrapper, also where the path needs quotes.
+func TestPushpinWrapper(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "it's a $place")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "pushpin"), []byte("#!/bin/sh\necho pushpin 1.36.0 \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	wrapper := (&installer{ctx: t.Context(), out: io.Discard, dir: t.TempDir()}).findPushpin()
+	if out, err := exec.Command(wrapper, "--verbose", "a b").CombinedOutput(); err != nil || string(out) != "pushpin 1.36.0 --verbose a b\n" {
+		t.Errorf("%s: %v, %s", wrapper, err, out)
 	}
 }
 
