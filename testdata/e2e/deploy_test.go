@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
-	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -83,21 +81,21 @@ func (a *fastlyAPI) streamLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// readBody returns the body of a request. Of a package, it returns the list of its files.
 func readBody(t *testing.T, r *http.Request) string {
-	kind, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if kind != "multipart/form-data" {
-		body, err := io.ReadAll(r.Body)
+	if upload, err := r.MultipartReader(); err == nil {
+		part, err := upload.NextPart()
 		if err != nil {
 			t.Error(err)
+			return ""
 		}
-		return string(body)
+		return strings.Join(packaged(t, part), " ")
 	}
-	part, err := multipart.NewReader(r.Body, params["boundary"]).NextPart()
+	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		t.Error(err)
-		return ""
 	}
-	return strings.Join(packaged(t, part), " ")
+	return string(body)
 }
 
 // env returns the environment in which the CLI uses this API.
@@ -108,12 +106,12 @@ func (a *fastlyAPI) env() []string {
 		"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=", "NO_PROXY=127.0.0.1", "no_proxy=") // otherwise the CLI would report the publish to Fastly
 }
 
-// start starts a command of the CLI. in is its standard input.
-func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.Cmd, in io.Writer) {
+// run runs a command of the CLI, answers its prompts, and returns the changes that it made.
+func (a *fastlyAPI) run(t *testing.T, p *project, dialogue [][2]string, args ...string) (changes []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
-	t.Cleanup(cancel)
-	cmd = exec.CommandContext(ctx, tools.Fastly, args...)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tools.Fastly, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
 	cmd.Env = append(a.env(), "FASTLY_API_TOKEN=TOKEN")
 	in, err := cmd.StdinPipe()
@@ -123,16 +121,13 @@ func (a *fastlyAPI) start(t *testing.T, p *project, args ...string) (cmd *exec.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cmd, in
-}
-
-// run runs a command of the CLI, answers its prompts, and returns the changes that it made.
-func (a *fastlyAPI) run(t *testing.T, p *project, dialogue [][2]string, args ...string) (changes []string) {
-	t.Helper()
-	cmd, in := a.start(t, p, args...)
 	for _, turn := range dialogue {
 		p.waitForLog(t, turn[0])
-		io.WriteString(in, turn[1]+"\n")
+		if turn[1] == "Ctrl-C" {
+			cmd.Process.Signal(os.Interrupt)
+		} else {
+			io.WriteString(in, turn[1]+"\n")
+		}
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%s: %v", cmd, err)
@@ -179,17 +174,16 @@ func TestDeploy(t *testing.T) {
 		var manifest struct {
 			ServiceID string `toml:"service_id"`
 			Setup     struct {
-				Backends map[string]struct{ Description string }
+				Backends struct {
+					Origin struct{ Description string }
+				}
 			}
 		}
-		if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil {
-			t.Fatal(err)
-		}
-		if manifest.ServiceID != "SERVICE" {
-			t.Errorf("fastly.toml has the service id %q", manifest.ServiceID)
+		if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil || manifest.ServiceID != "SERVICE" {
+			t.Errorf("%v; fastly.toml has the service id %q", err, manifest.ServiceID)
 		}
 		asked := strings.Join(strings.Fields(p.log.String()), " ") // the CLI wraps lines
-		want := "Configure a backend called 'origin' " + manifest.Setup.Backends["origin"].Description + " Hostname or IP address: "
+		want := "Configure a backend called 'origin' " + manifest.Setup.Backends.Origin.Description + " Hostname or IP address: "
 		if !strings.Contains(asked, want) {
 			t.Errorf("the CLI does not ask this:\n%s", want)
 		}
@@ -199,13 +193,8 @@ func TestDeploy(t *testing.T) {
 		for _, file := range []string{".env", "go.work.sum",
 			"testdata/origins/node/node_modules/a/b/c/d/e/f/one", "testdata/origins/python/.venv/lib/python3/site-packages/a/b/c/d/e/one",
 			"guest-profiles/one", "pushpin-logs/one"} {
-			path := filepath.Join(p.dir, file)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, nil, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			p.run(t, p.dir, "mkdir", "-p", filepath.Dir(file))
+			p.write(t, file, "")
 		}
 		for _, args := range [][]string{{"init", "--quiet"}, {"add", "--all"}, {"commit", "--quiet", "--message=My app"}} {
 			p.run(t, p.dir, "git", args...)
@@ -226,29 +215,19 @@ func TestDeploy(t *testing.T) {
 		}
 	})
 
-	// The commands in the app's log. TestSendFailed and TestNoFanout test that the log has them.
-	enable := []string{"products", "--enable=fanout"}
-	create := []string{"backend", "create", "--name=origin", "--address=HOST", "--port=443", "--version=latest", "--autoclone"}
-	t.Run("products", func(t *testing.T) {
-		checkChanges(t, api.run(t, p, nil, enable...),
+	// The other commands that the README and the app's log mention. TestNoBackend and TestNoFanout test that the log has
+	// them.
+	t.Run("other commands", func(t *testing.T) {
+		checkChanges(t, api.run(t, p, nil, "products", "--enable=fanout"),
 			"PUT /enabled-products/v1/fanout/services/SERVICE {}")
-		checkChanges(t, api.run(t, p, nil, append(enable, "--service-id=OTHER")...),
+		checkChanges(t, api.run(t, p, nil, "products", "--enable=fanout", "--service-id=OTHER"),
 			"PUT /enabled-products/v1/fanout/services/OTHER {}")
-	})
-	t.Run("backend", func(t *testing.T) {
-		checkChanges(t, api.run(t, p, nil, create...),
+		checkChanges(t, api.run(t, p, nil, "backend", "create", "--name=origin", "--address=HOST", "--port=443", "--version=latest", "--autoclone"),
 			"PUT /service/SERVICE/version/1/clone",
 			"POST /service/SERVICE/version/2/backend address=HOST&name=origin&override_host=HOST&port=443&ssl_cert_hostname=HOST&ssl_sni_hostname=HOST")
-	})
-	t.Run("log-tail", func(t *testing.T) {
-		cmd, _ := api.start(t, p, "log-tail")
 		api.logs <- "what the app logs"
-		p.waitForLog(t, "what the app logs")
-		cmd.Process.Signal(os.Interrupt)
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-		checkChanges(t, api.changed(), "POST /service/SERVICE/log_stream/managed/instance_output")
+		checkChanges(t, api.run(t, p, [][2]string{{"what the app logs", "Ctrl-C"}}, "log-tail"),
+			"POST /service/SERVICE/log_stream/managed/instance_output")
 	})
 }
 
@@ -260,25 +239,23 @@ func checkChanges(t *testing.T, got []string, want ...string) {
 }
 
 // packaged returns the sorted list of the files in a package, without their common directory.
-func packaged(t *testing.T, r io.Reader) []string {
+func packaged(t *testing.T, r io.Reader) (files []string) {
 	unzipped, err := gzip.NewReader(r)
 	if err != nil {
 		t.Error(err)
 		return nil
 	}
-	var files []string
-	for r := tar.NewReader(unzipped); ; {
-		header, err := r.Next()
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				t.Error(err)
-			}
-			slices.Sort(files)
-			return files
-		}
+	archive := tar.NewReader(unzipped)
+	header, err := archive.Next()
+	for ; err == nil; header, err = archive.Next() {
 		if header.Typeflag == tar.TypeReg {
 			_, file, _ := strings.Cut(header.Name, "/")
 			files = append(files, file)
 		}
 	}
+	if !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	slices.Sort(files)
+	return files
 }

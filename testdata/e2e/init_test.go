@@ -28,7 +28,13 @@ origin  POST  /
 func TestInit(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
-	p := newProject(t)
+	p := &project{dir: filepath.Join(t.TempDir(), "my-app"), addr: loopback(freePorts(t, 1)), log: &logBuffer{}}
+	t.Cleanup(func() { p.report(t) })
+	if err := os.Mkdir(p.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.run(t, p.dir, tools.Fastly, "compute", "init", "--from="+kitURL, "--non-interactive")
+	p.setPorts(t)
 	clone := filepath.Join(t.TempDir(), "clone")
 	p.run(t, ".", "git", "clone", "--quiet", kitURL, clone)
 	checkNew(t, p.dir, "my-app", git(t, clone, "ls-files"))
