@@ -7,8 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/local"
@@ -17,8 +18,8 @@ import (
 
 func demo(ctx context.Context, addr, dir string, args []string) error {
 	var other origins.Origin
-	var err error
 	if dir != "" { // report a missing language before the steps that take long
+		var err error
 		if other, err = origins.Find(ctx, dir); err != nil {
 			return err
 		}
@@ -40,7 +41,7 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 	defer local.StopAll()
 	err = run(ctx, cmd, t, m, addr, dir, out, args)
 	if ctx.Err() != nil {
-		out.close()
+		out.closed.Store(true)
 		fmt.Println("\ndemo: stopping")
 		return nil
 	}
@@ -61,14 +62,12 @@ func run(ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest, ad
 	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
 		host = "localhost"
 	}
-	where := net.JoinHostPort(host, port)
-	text := invitation(where, "the page of the origin in "+dir, nil)
+	what, faults := "the page of the origin in "+dir, []fault(nil)
 	if dir == "" {
-		what := fmt.Sprintf("three live connections to the demo's origin (http://%s/)", m.Origin)
-		text = invitation(where, what, probe(ctx, addr))
+		what, faults = fmt.Sprintf("three live connections to the demo's origin (http://%s/)", m.Origin), probe(ctx, addr)
 	}
 	out.settle(ctx)
-	fmt.Print(text)
+	fmt.Print(invitation(net.JoinHostPort(host, port), what, faults))
 	select {
 	case <-ctx.Done():
 		return nil
@@ -88,11 +87,7 @@ func invitation(where, what string, faults []fault) string {
 		{"/socket", "The same, without websocat", "npx --yes wscat@6.1.0 -c ws://%s/socket"},
 		{"", "A message to all of them, and to the page", "curl -d hello http://%s/publish"},
 	} {
-		works := true
-		for _, f := range faults {
-			works = works && f.path != hint.path
-		}
-		if works {
+		if !slices.ContainsFunc(faults, func(f fault) bool { return f.path == hint.path }) {
 			text += fmt.Sprintf("\n  %s:\n    "+hint.command+"\n", hint.about, where)
 		}
 	}
@@ -146,40 +141,26 @@ func appOrigins(addr string) (origins []string, err error) {
 	return origins, nil
 }
 
-// output passes on what the programs print. After close it does not: their messages about their own end would look
-// like failures.
+// output passes on what the programs print. When it is closed, it does not: their messages about their own end would
+// look like failures.
 type output struct {
-	mu     sync.Mutex
-	last   time.Time // when a program printed last
-	closed bool
+	last   atomic.Int64 // when a program printed last, in nanoseconds since 1970
+	closed atomic.Bool
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
+	if o.closed.Load() {
 		return len(p), nil
 	}
-	o.last = time.Now()
+	o.last.Store(time.Now().UnixNano())
 	return os.Stdout.Write(p)
 }
 
-func (o *output) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.closed = true
-}
-
 // settle waits until the programs have printed nothing for a little longer than a sandbox waits for its next request.
-// What is printed then is not followed at once by Viceroy's lines about the end of the sandbox.
+// Then Viceroy's lines about the end of the sandbox do not follow what is printed next.
 func (o *output) settle(ctx context.Context) {
-	const quiet = 1200 * time.Millisecond
-	for limit := time.Now().Add(5 * time.Second); time.Now().Before(limit) && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
-		o.mu.Lock()
-		last := o.last
-		o.mu.Unlock()
-		if time.Since(last) > quiet {
-			return
-		}
+	limit := time.Now().Add(5 * time.Second)
+	for time.Since(time.Unix(0, o.last.Load())) < 1200*time.Millisecond && time.Now().Before(limit) && ctx.Err() == nil {
+		time.Sleep(50 * time.Millisecond)
 	}
 }
