@@ -21,6 +21,9 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	demo := startDemo(t, p)
+	if before, _, _ := strings.Cut(p.log.String(), "\nOpen http://"); !strings.Contains(before, "request completed") {
+		t.Error("the hints do not come after the log of the demo's own requests")
+	}
 	t.Run("pages", func(t *testing.T) { testDemoPages(t, p) })
 	t.Run("socket", func(t *testing.T) { testDemoSocket(t, p) })
 	t.Run("ports taken", func(t *testing.T) { testPortsTaken(t, p) })

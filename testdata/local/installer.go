@@ -17,11 +17,10 @@ import (
 
 // installer looks for programs, and installs them.
 type installer struct {
-	ctx     context.Context
-	out     io.Writer
-	dir     string       // the cache directory
-	lock    *flock.Flock // locks the cache directory; the system releases it if the process ends
-	updated bool         // apt-get has updated its package lists
+	ctx  context.Context
+	out  io.Writer
+	dir  string       // the cache directory
+	lock *flock.Flock // locks the cache directory; the system releases it if the process ends
 }
 
 // newInstaller waits until no other process installs, so that two processes do not build the same program. Then it

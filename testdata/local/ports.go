@@ -58,8 +58,9 @@ fastly compute serve: stop it. If only pushpin runs, it may be a service of the 
 	}
 	if err != nil {
 		err = fmt.Errorf(`%w
-Or choose other ports. For the app: ADDR=127.0.0.1:port. In fastly.toml, under [local_server.pushpin]: proxy_port (now
-%d) and publish_port (now %d; Pushpin also needs the three after it); and the url of the origin (now %s)`,
+To use other ports, run make with ADDR=127.0.0.1:port for the app. In fastly.toml, set proxy_port (now %d) and
+publish_port (now %d; Pushpin also needs the three after it) under [local_server.pushpin], and url (now at %s)
+under [local_server.backends.origin]`,
 			err, m.ProxyPort, m.PublishPort, m.Origin)
 	}
 	return err
