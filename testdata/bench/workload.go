@@ -77,7 +77,7 @@ func (w workload) send(ctx context.Context, transport http.RoundTripper, addr st
 	_, err = buffer.ReadFrom(resp.Body)
 	body := buffer.Bytes()
 	if err == nil && (resp.StatusCode != http.StatusOK || string(body) != w.want) {
-		err = fmt.Errorf("got %s, %d bytes (%.60q); want 200, %d bytes", resp.Status, len(body), body, len(w.want))
+		err = fmt.Errorf("got %s with %.60q (%d bytes); want 200 with %.60q (%d)", resp.Status, body, len(body), w.want, len(w.want))
 	}
 	return err
 }
