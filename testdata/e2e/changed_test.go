@@ -22,7 +22,7 @@ func TestChanged(t *testing.T) {
 			r.Header.Set("X-Own", "of the app")
 		}
 `)
-	a := serveAlone(t, p)
+	a := startApp(t, p)
 
 	t.Run("GET and HEAD", func(t *testing.T) {
 		for _, method := range []string{"GET", "HEAD"} {

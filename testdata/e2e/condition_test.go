@@ -27,28 +27,21 @@ func withCondition(t *testing.T, p *project, goCode string) {
 	p.edit(t, "main.go", todo[0], todo[1]+goCode)
 }
 
-// setBackend sets a value of the backend in the project's fastly.toml.
-func setBackend(t *testing.T, p *project, key string, value any) {
-	t.Helper()
-	setLocalServer(t, p, func(server map[string]any) {
-		server["backends"].(map[string]any)["origin"].(map[string]any)[key] = value
-	})
-}
-
-// setLocalServer changes the table [local_server] of the project's fastly.toml.
-func setLocalServer(t *testing.T, p *project, change func(server map[string]any)) {
-	t.Helper()
-	setManifest(t, p, func(manifest map[string]any) { change(manifest["local_server"].(map[string]any)) })
-}
-
-// setManifest changes the project's fastly.toml. change gets its values, and keeps those that it does not set.
-func setManifest(t *testing.T, p *project, change func(manifest map[string]any)) {
+// set sets the value at a path in the project's fastly.toml, or deletes it if the value is nil. It keeps what else the
+// project's owner has set.
+func (p *project) set(t *testing.T, value any, path ...string) {
 	t.Helper()
 	var manifest map[string]any
 	if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil {
 		t.Fatal(err)
 	}
-	change(manifest)
+	table, key := manifest, path[len(path)-1]
+	for _, name := range path[:len(path)-1] {
+		table = table[name].(map[string]any)
+	}
+	if table[key] = value; value == nil {
+		delete(table, key)
+	}
 	content, err := toml.Marshal(manifest)
 	if err != nil {
 		t.Fatal(err)

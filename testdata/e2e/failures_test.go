@@ -11,10 +11,8 @@ import (
 // The origin fails in different ways, for requests that are forwarded. The client gets a plain status and learns
 // nothing about the origin. The log has one line with the cause. Viceroy does not tell the app that an error was a
 // timeout, so a timeout gives a 502 here; TestFailures in main_test.go tests the 504.
-func TestOriginFails(t *testing.T) {
-	t.Parallel()
+func testOriginFails(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
-	a := sharedApp(t)
 	for name, answer := range map[string]func(net.Conn){
 		"no response":         func(net.Conn) {},
 		"reset":               func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0) },
@@ -41,7 +39,7 @@ func TestNotConfigured(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	p.edit(t, "fastly.toml", "[local_server.backends.origin]", "[local_server.backends.other]")
-	t.Cleanup(p.startViceroy(t).Stop)
+	p.startViceroy(t)
 	t.Run("backend", func(t *testing.T) {
 		needs(t, "origin", "POST")
 		p.checkFailure(t, "500 Internal Server Error")
@@ -67,16 +65,14 @@ func (p *project) checkFailure(t *testing.T, status string) {
 	resp := p.exchange(t, "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n")
 	_, text, _ := strings.Cut(status, " ")
 	if resp.line != "HTTP/1.1 "+status || resp.body != text+"\n" ||
-		resp.get("cache-control") != "no-store" || !strings.HasPrefix(resp.get("content-type"), "text/plain") {
+		resp.header.Get("Cache-Control") != "no-store" || !strings.HasPrefix(resp.header.Get("Content-Type"), "text/plain") {
 		t.Errorf("got %+v, want a plain %s", resp, status)
 	}
 }
 
 // A client that disconnects disturbs no other client.
-func TestClientLeaves(t *testing.T) {
-	t.Parallel()
+func testClientLeaves(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
-	a := sharedApp(t)
 	for name, leave := range map[string]func(t *testing.T, gone <-chan struct{}) net.Conn{
 		"before the response": func(t *testing.T, gone <-chan struct{}) net.Conn {
 			a.origin.answers <- func(conn net.Conn) {

@@ -34,7 +34,7 @@ func TestFaults(t *testing.T) {
 		allowFiles(t, 10_000) // Viceroy needs two for each connection
 	}
 	f := &faults{project: newProject(t)}
-	setBackend(t, f.project, "first_byte_timeout_ms", 2000)
+	f.set(t, 2000, "local_server", "backends", "origin", "first_byte_timeout_ms")
 	f.startOrigin(t, holdClients)
 	t.Cleanup(func() { f.origin.Close() })
 	f.change(t, "not yet") // the CLI watches only files that exist when it starts

@@ -28,13 +28,12 @@ origin  POST  /
 func TestInit(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
-	p := &project{dir: filepath.Join(t.TempDir(), "my-app"), addr: loopback(freePorts(t, 1)), log: &logBuffer{}}
-	t.Cleanup(func() { p.report(t) })
-	if err := os.Mkdir(p.dir, 0o755); err != nil {
+	dir := filepath.Join(t.TempDir(), "my-app")
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p.run(t, p.dir, tools.Fastly, "compute", "init", "--from="+kitURL, "--non-interactive")
-	p.setPorts(t)
+	(&project{log: &logBuffer{}}).run(t, dir, tools.Fastly, "compute", "init", "--from="+kitURL, "--non-interactive")
+	p := openProject(t, dir)
 	clone := filepath.Join(t.TempDir(), "clone")
 	p.run(t, ".", "git", "clone", "--quiet", kitURL, clone)
 	checkNew(t, p.dir, "my-app", git(t, clone, "ls-files"))
@@ -50,8 +49,8 @@ func TestInit(t *testing.T) {
 
 	t.Run("tests", func(t *testing.T) {
 		p.run(t, p.dir, "go", "test", "./...")
-		p.run(t, p.dir, "go", "-C", "testdata", "test", "-v", "-count=1", "-run=^(TestTable|TestRequests|TestHandoffs|TestNotConfigured|TestDeploy|TestReadme)$", "./e2e")
-		for _, want := range []string{"--- PASS: TestTable ", "--- PASS: TestRequests ", "--- SKIP: TestHandoffs ", "--- PASS: TestDeploy ", "--- SKIP: TestReadme "} {
+		p.run(t, p.dir, "go", "-C", "testdata", "test", "-v", "-count=1", "-run=^(TestTable|TestApp|TestDeploy|TestReadme)$", "./e2e")
+		for _, want := range []string{"--- PASS: TestTable ", "--- PASS: TestApp/requests ", "--- SKIP: TestApp/handoffs ", "--- PASS: TestDeploy ", "--- SKIP: TestReadme "} {
 			if !strings.Contains(p.log.String(), want) {
 				t.Errorf("the tests did not print %q", want)
 			}

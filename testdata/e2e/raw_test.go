@@ -2,12 +2,12 @@ package e2e
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http/httputil"
-	"slices"
+	"net/textproto"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -17,82 +17,28 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// rawMessage is a request or a response, as its bytes arrived.
+// rawMessage is a request or a response.
 type rawMessage struct {
-	line    string   // the request line or the status line
-	headers []string // the header lines, with their names in lower case, sorted by name
-	body    string   // without the framing of chunks
-	err     error    // why the body is incomplete, or nil
+	line   string // the request line or the status line
+	header textproto.MIMEHeader
+	body   string // without the framing of chunks
+	err    error  // why the body is incomplete, or nil
 }
 
-// get returns the value of the first header line with this name, which is in lower case.
-func (m rawMessage) get(name string) string {
-	for _, line := range m.headers {
-		if value, ok := strings.CutPrefix(line, name+": "); ok {
-			return value
-		}
-	}
-	return ""
-}
-
-// readRequest reads a request. It reports on began when a body has begun, unless nobody has taken the last report.
-func readRequest(r *bufio.Reader, began chan<- struct{}) (rawMessage, error) {
-	m, err := readHead(r)
-	if err != nil || m.get("content-length")+m.get("transfer-encoding") == "" || m.get("content-length") == "0" {
-		return m, err
-	}
-	if _, err := r.Peek(1); err == nil {
-		select {
-		case began <- struct{}{}:
-		default:
-		}
-	}
-	m.readBody(r)
-	return m, nil
-}
-
-// readResponse reads the response to a request with this method. Without framing, its body ends with the connection.
-func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
-	m, err := readHead(r)
-	if err != nil {
-		return m, err
-	}
-	if status, ok := strings.CutPrefix(m.line, "HTTP/1.1 "); !ok || len(status) < 3 {
-		return m, fmt.Errorf("%q is not a status line", m.line)
-	} else if method == "HEAD" || status[0] == '1' || status[:3] == "204" || status[:3] == "304" {
-		return m, nil
-	}
-	m.readBody(r)
-	return m, nil
-}
-
+// readHead reads the first line and the header.
 func readHead(r *bufio.Reader) (m rawMessage, err error) {
-	var lines []string
-	for {
-		line, err := r.ReadString('\n')
-		if err != nil {
-			return m, fmt.Errorf("the head ends with %q: %w", line, err)
-		}
-		line, ok := strings.CutSuffix(line, "\r\n")
-		if !ok {
-			return m, errors.New("the head has a bare line feed")
-		}
-		if line == "" {
-			break
-		}
-		lines = append(lines, line)
+	text := textproto.NewReader(r)
+	if m.line, err = text.ReadLine(); err == nil {
+		m.header, err = text.ReadMIMEHeader()
 	}
-	if len(lines) == 0 {
-		return m, errors.New("the head is empty")
-	}
-	return rawMessage{line: lines[0], headers: headerLines(lines[1:]...)}, nil
+	return m, err
 }
 
-// readBody reads the body that the headers announce.
+// readBody reads the body that the header announces, or to the end of the connection.
 func (m *rawMessage) readBody(r *bufio.Reader) {
 	var body io.Reader = r
-	chunked := m.get("transfer-encoding") != ""
-	length, err := strconv.ParseInt(m.get("content-length"), 10, 64)
+	chunked := m.header.Get("Transfer-Encoding") != ""
+	length, err := strconv.ParseInt(m.header.Get("Content-Length"), 10, 64)
 	if chunked {
 		body = httputil.NewChunkedReader(r)
 	} else if err == nil {
@@ -107,19 +53,30 @@ func (m *rawMessage) readBody(r *bufio.Reader) {
 	m.body, m.err = string(content), err
 }
 
-// headerLines returns the header lines with their names in lower case, sorted by name. Lines with the same name keep
-// their order, which has a meaning (RFC 9110 section 5.3).
-func headerLines(lines ...string) []string {
-	var sorted []string
-	for _, line := range lines {
-		if name, value, ok := strings.Cut(line, ":"); ok {
-			sorted = append(sorted, strings.ToLower(name)+": "+strings.TrimPrefix(value, " "))
+// readRequest reads a request. It reports on began when a body has begun, unless nobody has taken the last report.
+func readRequest(r *bufio.Reader, began chan<- struct{}) (rawMessage, error) {
+	m, err := readHead(r)
+	length := m.header.Get("Content-Length") + m.header.Get("Transfer-Encoding")
+	if err != nil || length == "" || length == "0" {
+		return m, err
+	}
+	if _, err := r.Peek(1); err == nil {
+		select {
+		case began <- struct{}{}:
+		default:
 		}
 	}
-	slices.SortStableFunc(sorted, func(a, b string) int {
-		return strings.Compare(a[:strings.Index(a, ":")], b[:strings.Index(b, ":")])
-	})
-	return sorted
+	m.readBody(r)
+	return m, nil
+}
+
+// readResponse reads the response to a request with this method.
+func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
+	m, err := readHead(r)
+	if method != "HEAD" && !regexp.MustCompile(`^HTTP/1\.1 (1..|204|304) `).MatchString(m.line) {
+		m.readBody(r)
+	}
+	return m, err
 }
 
 // server is an origin that reads and writes bytes. The server of net/http cannot do that: it refuses a target such as
@@ -129,10 +86,10 @@ type server struct {
 	began    chan struct{}       // gets a value when the body of a request has begun to arrive
 	requests chan rawMessage     // gets the requests that have arrived
 	answers  chan func(net.Conn) // for the next requests; without one the answer is a 200 with the body "ok"
-	echo     atomic.Bool         // answer with the request's header lines instead
+	echo     atomic.Bool         // answer with the request's X-Own instead
 }
 
-// startServer starts a server at addr.
+// startServer runs a server at addr until the test ends.
 func startServer(t *testing.T, addr string) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
@@ -143,6 +100,7 @@ func startServer(t *testing.T, addr string) *server {
 		Listener: l, began: make(chan struct{}, 1),
 		requests: make(chan rawMessage, 1000), answers: make(chan func(net.Conn), 100),
 	}
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -170,14 +128,21 @@ func (s *server) serve(conn net.Conn) {
 	case req.err != nil:
 	case strings.HasPrefix(req.body, "OPEN\r\n"): // accept the WebSocket
 		answer(grip.EventsType, "OPEN\r\n")
-	case req.get("content-type") == grip.EventsType:
+	case req.header.Get("Content-Type") == grip.EventsType:
 		answer(grip.EventsType, "")
 	case s.echo.Load():
-		answer("text/plain", strings.Join(req.headers, ", "))
+		answer("text/plain", req.header.Get("X-Own"))
 	case len(s.answers) > 0:
 		(<-s.answers)(conn)
 	default:
 		answer("text/plain", "ok")
+	}
+}
+
+// drain forgets the requests that have arrived.
+func (s *server) drain() {
+	for len(s.requests) > 0 {
+		<-s.requests
 	}
 }
 

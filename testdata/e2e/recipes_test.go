@@ -47,9 +47,9 @@ func TestRecipes(t *testing.T) {
 				p.applyAll(t, recipes["A valid session"])
 			}
 			p.applyAll(t, recipes[name])
-			setLocalServer(t, p, func(server map[string]any) { server["fake_valid_fastly_keys"] = []string{"valid"} })
+			p.set(t, []string{"valid"}, "local_server", "fake_valid_fastly_keys")
 			p.run(t, p.dir, "go", "test", ".")
-			a := serveAlone(t, p)
+			a := startApp(t, p)
 			rows, err := readTable(filepath.Join(p.dir, "testdata/handoffs.txt"))
 			if err != nil {
 				t.Fatal(err)

@@ -101,14 +101,7 @@ type project struct {
 // directories may have. If the test fails, it prints the important lines of the project's logs.
 func newProject(t *testing.T) *project {
 	t.Helper()
-	p := newProjectIn(t, filepath.Join(t.TempDir(), "a pläce", "my-app"))
-	t.Cleanup(func() { p.report(t) })
-	return p
-}
-
-// newProjectIn copies the template to dir, and gives the copy ports of its own.
-func newProjectIn(t *testing.T, dir string) *project {
-	t.Helper()
+	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
 	from, err := template()
 	if err == nil {
 		err = os.CopyFS(dir, os.DirFS(from))
@@ -116,7 +109,14 @@ func newProjectIn(t *testing.T, dir string) *project {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openProject(t, dir)
+}
+
+// openProject gives the project in dir ports of its own.
+func openProject(t *testing.T, dir string) *project {
+	t.Helper()
 	p := &project{dir: dir, addr: loopback(freePorts(t, 1)), log: &logBuffer{}}
+	t.Cleanup(func() { p.report(t) })
 	p.setPorts(t)
 	return p
 }
@@ -144,17 +144,12 @@ var template = sync.OnceValues(func() (string, error) {
 // in fastly.toml, which the project's owner may have changed.
 func (p *project) setPorts(t *testing.T) {
 	t.Helper()
-	if _, err := local.ReadManifest(p.dir); err != nil {
-		t.Fatal(err)
-	}
 	first, host := freePorts(t, 5), "localhost:"+strconv.Itoa(freePorts(t, 1))
-	setManifest(t, p, func(manifest map[string]any) { delete(manifest, "service_id") })
-	setLocalServer(t, p, func(server map[string]any) {
-		pushpin := server["pushpin"].(map[string]any)
-		pushpin["proxy_port"], pushpin["publish_port"] = first, first+1
-	})
-	setBackend(t, p, "url", "http://"+host+"/")
-	setBackend(t, p, "override_host", host)
+	p.set(t, nil, "service_id")
+	p.set(t, first, "local_server", "pushpin", "proxy_port")
+	p.set(t, first+1, "local_server", "pushpin", "publish_port")
+	p.set(t, "http://"+host+"/", "local_server", "backends", "origin", "url")
+	p.set(t, host, "local_server", "backends", "origin", "override_host")
 	var err error
 	if p.Manifest, err = local.ReadManifest(p.dir); err != nil {
 		t.Fatal(err)
@@ -191,7 +186,7 @@ func (p *project) edit(t *testing.T, file, old, new string) {
 func (p *project) write(t *testing.T, file, content string) {
 	t.Helper()
 	if strings.HasSuffix(file, ".go") {
-		os.Remove(p.wasm())
+		os.Remove(filepath.Join(p.dir, "bin/main.wasm"))
 	}
 	if err := os.WriteFile(filepath.Join(p.dir, file), []byte(content), 0o644); err != nil {
 		t.Fatal(err)
@@ -201,7 +196,7 @@ func (p *project) write(t *testing.T, file, content string) {
 // serve runs the app until the test ends. args are extra arguments for the Fastly CLI.
 func (p *project) serve(t *testing.T, args ...string) *local.Process {
 	t.Helper()
-	if _, err := os.Stat(p.wasm()); err == nil && !slices.Contains(args, "--watch") {
+	if p.built() && !slices.Contains(args, "--watch") {
 		args = append(args, "--skip-build")
 	}
 	app, err := local.Serve(t.Context(), tools, p.dir, p.addr, p.log, args...)
@@ -212,7 +207,10 @@ func (p *project) serve(t *testing.T, args ...string) *local.Process {
 	return app
 }
 
-func (p *project) wasm() string { return filepath.Join(p.dir, "bin/main.wasm") }
+func (p *project) built() bool {
+	_, err := os.Stat(filepath.Join(p.dir, "bin/main.wasm"))
+	return err == nil
+}
 
 func (p *project) url(target string) string { return "http://" + p.addr + target }
 

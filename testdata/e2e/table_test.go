@@ -90,11 +90,11 @@ func TestTable(t *testing.T) {
 			var got rawMessage
 			for len(origin.requests) > 0 && to != "fanout" && to != "origin" {
 				// A request arrives before the client has its response. Others are of the WebSockets before.
-				if got = <-origin.requests; got.get("x-test") != t.Name() {
+				if got = <-origin.requests; got.header.Get("X-Test") != t.Name() {
 					continue
 				}
 				to = "origin"
-				if pushpin.Verify(&http.Request{Header: http.Header{grip.HeaderSig: {got.get("grip-sig")}}}) == nil {
+				if pushpin.Verify(&http.Request{Header: http.Header{grip.HeaderSig: {got.header.Get(grip.HeaderSig)}}}) == nil {
 					to = "fanout"
 				}
 			}
@@ -108,7 +108,7 @@ func TestTable(t *testing.T) {
 			if websocket && to == "fanout" {
 				line, status = "POST "+row.target+" HTTP/1.1", "HTTP/1.1 101 "
 			}
-			if got.line != line || got.get("host") != p.Origin || !slices.Contains(got.headers, "x-several: two, three") {
+			if got.line != line || got.header.Get("Host") != p.Origin || !slices.Contains(got.header["X-Several"], "two, three") {
 				t.Errorf("%+v arrived", got)
 			}
 			if !strings.HasPrefix(resp.line, status) {
@@ -121,7 +121,7 @@ func TestTable(t *testing.T) {
 		for _, target := range []string{"/%zz", "/50%off"} {
 			p.exchange(t, "GET "+target+" HTTP/1.1\r\nHost: example.com\r\nX-Test: "+target+"\r\nConnection: close\r\n\r\n")
 			got := origin.arrived(t)
-			for got.get("x-test") != target {
+			for got.header.Get("X-Test") != target {
 				got = origin.arrived(t)
 			}
 			corrected := strings.Replace(target, "%", "%25", 1) // by Pushpin 1.36
