@@ -148,12 +148,10 @@ func (a *fastlyAPI) changed() []string {
 func TestDeploy(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
-	source := append(files(t, p.dir), "bin/main.wasm")
-	source = slices.DeleteFunc(source, func(file string) bool {
+	source := slices.DeleteFunc(files(t, p.dir), func(file string) bool {
 		dir, _, _ := strings.Cut(file, "/")
-		return slices.Contains([]string{"testdata", ".ci", ".github"}, dir)
+		return slices.Contains([]string{"testdata", ".ci", ".github", "pkg"}, dir)
 	})
-	slices.Sort(source)
 	api := startFastlyAPI(t)
 
 	t.Run("first", func(t *testing.T) {
@@ -215,7 +213,7 @@ func TestDeploy(t *testing.T) {
 		}
 	})
 
-	// The other commands that the README and the app's log mention. TestNoBackend and TestNoFanout test that the log has
+	// The other commands that the README and the app's log mention. TestNotConfigured tests that the log has
 	// them.
 	t.Run("other commands", func(t *testing.T) {
 		checkChanges(t, api.run(t, p, nil, "products", "--enable=fanout"),

@@ -308,6 +308,7 @@ func (f *faults) testStalled(t *testing.T) {
 	var stalled []net.Conn
 	for range scale(4, 20) {
 		conn := f.dial(t)
+		conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the system would hold megabytes for the client
 		io.WriteString(conn, "GET /events?channel=flood&channel="+h.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 200"))); err != nil {
 			t.Fatal(err)

@@ -127,6 +127,10 @@ var template = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	dir = filepath.Join(dir, "my-app") // the CLI names the project after it
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
 	for _, args := range [][]string{
 		{"compute", "init", "--from=" + kitURL, "--non-interactive"},
 		{"compute", "build", "--metadata-disable", "--non-interactive"},
