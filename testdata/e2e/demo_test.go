@@ -162,7 +162,9 @@ func checkEnd(t *testing.T, p *project, started []*process.Process) {
 func TestBadAddress(t *testing.T) {
 	t.Parallel()
 	for _, addr := range []string{"7676", "127.0.0.1:", "127.0.0.1:app", ":7676", "127.0.0.1:76767"} {
-		out, err := exec.Command("make", "-C", "../..", "serve", "ADDR="+addr).CombinedOutput()
+		cmd := exec.CommandContext(withPatience(t), "make", "-C", "../..", "serve", "ADDR="+addr)
+		cmd.WaitDelay = time.Second
+		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), `"`+addr+`" is not host:port, such as 127.0.0.1:7676`) {
 			t.Errorf("make serve ADDR=%s: %v\n%s", addr, err, out)
 		}
