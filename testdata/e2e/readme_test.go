@@ -22,10 +22,10 @@ var notRun = map[string]string{
 	"## Deploy":           "needs an account at Fastly; TestDeploy runs the commands with a stand-in for the API",
 	"go -C testdata test": "it is how this test runs",
 	"go -C testdata run":  "the demo runs the same origin",
-	"make demo ORIGIN=":   "TestOrigins runs it",
-	"export GRIP_URL='https://api.fastly.com/service/{service-id}?key={api-token}&verify-iss=fastly:{service-id}&verify-key=": "TestOrigins has such a value",
+	"make demo ORIGIN=":   "TestLive runs it",
+	"export GRIP_URL='https://api.fastly.com/service/{service-id}?key={api-token}&verify-iss=fastly:{service-id}&verify-key=": "TestLive has such a value",
 	"make bench": "TestBench runs it, for less time",
-	"make load":  "takes minutes; TestFaults and the tests in testdata/load do a little of it",
+	"make load":  "takes minutes; TestFaults does the same with fewer connections",
 }
 
 const readmePath = "../../README.md"
