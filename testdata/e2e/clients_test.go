@@ -131,8 +131,9 @@ type tally struct {
 }
 
 func (s tally) String() string {
-	return fmt.Sprintf("%d connections, %d dropped; %d messages delivered, %d missing, %d duplicates, %d out of order; publish to arrival: p50 %v, p99 %v, max %v",
-		s.opened, s.dropped, s.delivered, s.missing, s.duplicates, s.outOfOrder, s.p50.Round(time.Millisecond), s.p99.Round(time.Millisecond), s.max.Round(time.Millisecond))
+	return fmt.Sprintf("%d connections, %d dropped; %d messages, %d missing, %d duplicates, %d out of order; "+
+		"publish to arrival: p50 %v, p99 %v, max %v", s.opened, s.dropped, s.delivered, s.missing, s.duplicates,
+		s.outOfOrder, s.p50.Round(time.Millisecond), s.p99.Round(time.Millisecond), s.max.Round(time.Millisecond))
 }
 
 // lost counts all that should not be.

@@ -68,7 +68,8 @@ func TestCount(t *testing.T) {
 		arrived(io.EOF, 1),          // dropped, and two are missing
 	}
 	got := count(clients, []int{10, 20, 30})
-	want := "6 connections, 1 dropped; 14 messages delivered, 4 missing, 1 duplicates, 1 out of order; publish to arrival: p50 1s, p99 1s, max 1s"
+	want := "6 connections, 1 dropped; 14 messages, 4 missing, 1 duplicates, 1 out of order; " +
+		"publish to arrival: p50 1s, p99 1s, max 1s"
 	if got.String() != want || got.lost() != 7 {
 		t.Errorf("got %v, want %s", got, want)
 	}

@@ -38,7 +38,8 @@ func testPage(t *testing.T, p *project) {
 	drop := func() {
 		t.Helper()
 		for _, pane := range panes {
-			run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")), chromedp.WaitVisible(chromedp.CSS("#"+pane+`[data-state="reconnecting"]`)))
+			run("drop "+pane, chromedp.Click(chromedp.CSS("#"+pane+" .drop")),
+				chromedp.WaitVisible(chromedp.CSS("#"+pane+`[data-state="reconnecting"]`)))
 		}
 	}
 	// is waits until a condition, in JavaScript, is true for text.
@@ -64,7 +65,8 @@ func testPage(t *testing.T, p *project) {
 	say(t, p, "demo", "while nobody was there")
 	connected()
 	shows("while nobody was there")
-	run("publish with the keyboard", chromedp.SetValue(chromedp.CSS("#text"), "hello from the page"), chromedp.SendKeys(chromedp.CSS("#text"), "\r"))
+	run("publish with the keyboard", chromedp.SetValue(chromedp.CSS("#text"), "hello from the page"),
+		chromedp.SendKeys(chromedp.CSS("#text"), "\r"))
 	shows("hello from the page")
 	say(t, p, "demo", "hello from curl")
 	shows("hello from curl")
@@ -95,9 +97,9 @@ func testPage(t *testing.T, p *project) {
 	shows("while they were away")
 	// Nothing stores a message that is published directly to the proxy. A long-poll between two requests misses it.
 	for there, deadline := false, time.Now().Add(patience); !there; {
-		p.publish(t, `"http-stream":{"content":"data: past the origin\n\n"},"http-response":{"body":"past the origin"},"ws-message":{"content":"past the origin"}`)
+		p.publish(t, `"http-stream":{"content":"data: directly\n\n"},"http-response":{"body":"directly"},"ws-message":{"content":"directly"}`)
 		there, err = chromedp.Run(ctx, chromedp.Evaluate[bool](`new Promise((resolve) => setTimeout(resolve, 200)).then(() =>
-			[...document.querySelectorAll('.messages')].every((list) => list.textContent.includes('past the origin')))`, chromedp.EvalAwaitPromise))
+			[...document.querySelectorAll('.messages')].every((list) => list.textContent.includes('directly')))`, chromedp.EvalAwaitPromise))
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("published directly to the proxy: not all panes show it, %v", err)
 		}
@@ -110,12 +112,12 @@ func testPage(t *testing.T, p *project) {
 // newBrowser starts a browser, and ends it with the test.
 func newBrowser(t *testing.T, path string) context.Context {
 	t.Helper()
-	options := append([]chromedp.ExecAllocatorOption{chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck}, chromedp.ExecPath(path),
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), chromedp.ExecPath(path),
+		chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		// A browser that runs as root, as in a container, needs this option. It opens only the tests' pages.
 		chromedp.NoSandbox,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true))
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)

@@ -58,7 +58,9 @@ func checkPage(t *testing.T, p *project, origin string, want int) {
 	if got := fetch(t, "POST", p.url("/publish?channel=raw"), "hello", "Origin", origin); got.status != want {
 		t.Errorf("a page of %q published and got status %d, want %d", origin, got.status, want)
 	}
-	conn, resp, err := websocket.Dial(withPatience(t), "ws://"+p.addr+"/socket", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {origin}}})
+	conn, resp, err := websocket.Dial(withPatience(t), "ws://"+p.addr+"/socket", &websocket.DialOptions{
+		HTTPHeader: http.Header{"Origin": {origin}},
+	})
 	if err == nil {
 		conn.CloseNow()
 	}
