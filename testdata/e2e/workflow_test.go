@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -116,6 +117,8 @@ func runWorkflow(t *testing.T, p *project, settings map[string]string, env []str
 		ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "bash", "-e", "-c", step.Run)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with what the step started
 		cmd.Dir = p.dir
 		cmd.Env = slices.Concat(env, strings.Fields(string(set)), []string{"GITHUB_ENV=" + filepath.Join(temp, "env"), "RUNNER_TEMP=" + temp})
 		for name, expression := range step.Env {
