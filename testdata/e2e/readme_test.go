@@ -101,6 +101,26 @@ func TestReadme(t *testing.T) {
 		skipOrFail(t, "the README's commands are NOT TESTED, as they need ports that are in use: %v", err)
 	}
 
+	// Whoever has the tools starts here.
+	env, err := exec.Command("make", "-s", "-C", "../..", "env").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := n.next(t, "mkdir ") + n.next(t, "fastly compute init")
+	n.typed = strings.Repeat("\n", 10) // whoever creates a project may press Enter at each question
+	n.run(t, string(env)+create)
+	n.dir = filepath.Join(n.dir, "my-app")
+	origin := n.start(t, n.next(t, "go -C testdata run ./origin"))
+	origin.out.wait(t, "listening on", origin.Process, 4*patience)
+	serve := n.start(t, string(env)+n.next(t, "fastly compute serve"))
+	if _, err := serve.WaitForListener(t.Context(), local.DefaultAddr); err != nil {
+		t.Fatalf("%v\n%s", err, tail(serve.out.String(), 20))
+	}
+	n.run(t, n.next(t, "curl -d hello http://localhost:7676/publish"))
+	serve.Stop()
+	origin.Stop()
+
+	n.dir = filepath.Dir(n.dir)
 	n.run(t, n.next(t, "git clone ")+n.next(t, "cd "))
 	n.dir = filepath.Join(n.dir, kitName)
 	demo := n.start(t, n.next(t, "make demo"))
@@ -123,28 +143,18 @@ func TestReadme(t *testing.T) {
 	events.out.wait(t, live, events.Process, patience)
 	io.WriteString(socket.in, "typed\n")
 	socket.out.wait(t, `(?m)^(> )*typed$`, socket.Process, patience)
-	n.run(t, n.next(t, `curl -d '{"items":`))
+	n.run(t, n.next(t, `eval "$(make -s env)"`)+"fastly version\n")
+	publish = n.next(t, "curl http://localhost:5561/publish/ -d '{")
+	for !strings.Contains(publish, "}'\n") { // the command has several lines
+		publish, n.commands = publish+n.commands[0].text, n.commands[1:]
+	}
+	n.run(t, publish)
 	events.out.wait(t, "(?m)data: hello$", events.Process, patience)
 	socket.out.wait(t, `(?m)^(> )*hello$`, socket.Process, patience)
-	n.echo(t, n.next(t, "curl http://localhost:7676/echo"), true)
-	n.echo(t, n.next(t, "curl -X POST http://localhost:7676/echo"), false)
-	demo.Stop()
-
-	env := n.next(t, `eval "$(make -s env)"`)
-	create := n.next(t, "mkdir ") + n.next(t, "fastly compute init")
-	n.typed = strings.Repeat("\n", 10) // whoever creates a project may press Enter at each question
-	n.run(t, env+create)
-	clone := n.dir
-	n.dir = filepath.Join(clone, "../my-app")
-	origin := n.start(t, "exec "+clone+"/testdata/bin/origin\n")
-	origin.out.wait(t, "listening on", origin.Process, patience)
-	serve := n.start(t, env+n.next(t, "fastly compute serve"))
-	if _, err := serve.WaitForListener(t.Context(), local.DefaultAddr); err != nil {
-		t.Fatalf("%v\n%s", err, tail(serve.out.String(), 20))
-	}
 	n.echo(t, "curl http://localhost:7676/echo", true)
-	serve.Stop()
-	origin.Stop()
+	n.echo(t, "curl -X POST http://localhost:7676/echo", false)
+	demo.Stop()
+	clone := n.dir
 	n.next(t, "") // all that is left is in notRun
 
 	n.commands = nil
