@@ -296,7 +296,6 @@ type block struct {
 	path    string // of the README
 	lang    string
 	section string // the heading of level two that it is below
-	heading string // the heading that it is below, of whatever level
 	intro   string // the line before it that is not empty
 	line    int
 	text    string
@@ -324,11 +323,8 @@ func blocks(t *testing.T, path string) (blocks []block) {
 			b.lang, b.line, b.text, inside = lang, number, "", true
 		case inside:
 			b.text += line
-		case strings.Trim(level, "#") == "" && level != "":
-			b.heading = heading
-			if level == "##" {
-				b.section = heading
-			}
+		case level == "##":
+			b.section = heading
 		case trimmed != "":
 			b.intro = trimmed
 		}

@@ -19,9 +19,15 @@ import (
 func TestRecipes(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
-	recipes := map[string][]block{}
+	recipes, tested := map[string][]block{}, map[string]bool{}
 	for _, b := range blocks(t, "../recipes.md") {
 		recipes[b.section] = append(recipes[b.section], b)
+		tested[b.text] = true
+	}
+	for _, b := range blocks(t, readmePath) {
+		if ownReadme() && b.lang == "go" && !tested[b.text] {
+			t.Errorf("%s:%d: no recipe has this code, so it is not tested", b.path, b.line)
+		}
 	}
 	more := map[string]func(*testing.T, *app){ // what a table cannot say
 		"A header":              nil,
