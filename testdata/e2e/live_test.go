@@ -38,7 +38,7 @@ func TestLive(t *testing.T) {
 	t.Run("publish", func(t *testing.T) { testPublish(t, p) })
 	t.Run("who", func(t *testing.T) { testWho(t, p) })
 	t.Run("streams", func(t *testing.T) { testStreams(t, p) })
-	t.Run("holds", func(t *testing.T) { testHolds(t, p) })
+	t.Run("events only", func(t *testing.T) { testEventsOnly(t, p) })
 	t.Run("refusals", func(t *testing.T) { testRefusals(t, p, "GET /stream", "GET /events", "GET /poll", "POST /socket") })
 	t.Run("production", func(t *testing.T) {
 		testProduction(t, p.log, func(addr, gripURL, verifyKey string) {
@@ -247,21 +247,10 @@ func testStreams(t *testing.T, p *project) {
 	}
 }
 
-// The instructions of the origin to the proxy, and its answers to the proxy's events.
-func testHolds(t *testing.T, p *project) {
-	sig := sign(t, jwt.SigningMethodHS256, []byte("viceroy_dev_signing_key_dont_use_in_production"), "viceroy", time.Minute)
-	// A hold has the id of the client's last message. So the proxy notices messages between the answer and the hold.
-	last := say(t, p, "holds", "hello").ID
-	for _, name := range []string{"stream", "events", "poll"} {
-		got := fetch(t, "GET", "http://"+p.Origin+"/"+name+"?channel=holds", "", grip.HeaderSig, sig).header
-		want := []string{"holds", "holds:" + name + "; prev-id=" + last}
-		if got := got[grip.HeaderChannel]; !slices.Equal(got, want) {
-			t.Errorf("/%s holds with the channels %q, want %q", name, got, want)
-		}
-		if link := got.Get(grip.HeaderLink); name != "poll" && !strings.HasPrefix(link, "</"+name+"?channel=holds&") {
-			t.Errorf("/%s has the link %q for missed messages", name, link)
-		}
-	}
+// The origin refuses what are no events of a WebSocket.
+func testEventsOnly(t *testing.T, p *project) {
+	key := []byte("viceroy_dev_signing_key_dont_use_in_production")
+	sig := sign(t, jwt.SigningMethodHS256, key, "viceroy", time.Minute)
 	for _, tt := range []struct {
 		contentType, body string
 		status            int
