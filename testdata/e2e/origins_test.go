@@ -278,15 +278,22 @@ func testProduction(t *testing.T, log *logBuffer, start func(addr, gripURL, veri
 // If GRIP_URL is not valid, has no key to check signatures, or a public key without an issuer, the origin ends at once.
 // It says why, without a secret.
 func testOriginGripURL(t *testing.T, origin origins.Origin) {
-	for _, gripURL := range []string{"", "SECRET", "http://localhost:SECRET/?verify-key=SECRET", "http://localhost:5561/?key=SECRET",
-		"http://localhost:5561/?key=SECRET&verify-key=base64:LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFQ0tvNUExZWJ5RmNubVZWOFNFNU9uKzhHODFKeQpCalN2Y3J4NFZMZXRXQ2p1REFtcHBUbzN4TS96ejc2M0NPVENnSGZwLzZsUGRDeVlqanFjK0dNN3N3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0t"} {
+	_, public := newKey(t)
+	for gripURL, says := range map[string]string{
+		"":       "the http or https URL of a GRIP proxy",
+		"SECRET": "the http or https URL of a GRIP proxy",
+		"http://localhost:SECRET/?verify-key=SECRET": "the http or https URL of a GRIP proxy",
+		"http://localhost:5561/?key=SECRET":          "have a verify-key",
+		"http://localhost:5561/?key=SECRET&verify-key=base64:" + base64.URLEncoding.EncodeToString([]byte(public)): "have a verify-iss",
+	} {
 		out := &logBuffer{}
 		select {
 		case <-startOrigin(t, origin, loopback(freePorts(t, 1)), gripURL, out).Done():
 		default:
 			t.Errorf("the origin runs with the GRIP_URL %q", gripURL)
 		}
-		if got := out.String(); !strings.HasPrefix(got, "GRIP_URL must ") || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
+		got := out.String()
+		if !strings.HasPrefix(got, "GRIP_URL must ") || !strings.Contains(got, says) || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
 			t.Errorf("with the GRIP_URL %q the origin prints\n%s", gripURL, got)
 		}
 	}
