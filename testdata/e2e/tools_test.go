@@ -97,7 +97,7 @@ func TestTools(t *testing.T) {
 			}
 			link(t, tools.Viceroy, filepath.Join(home, config, "viceroy")) // as the CLI downloads it
 			cmd := exec.Command(kit, append(tt.command, "tools")[:max(1, len(tt.command))]...)
-			cmd.Env = append([]string{"PATH=" + bin, "HOME=/nowhere", "HTTPS_PROXY=" + nowhere, local.CacheVariable + "=" + cache}, tt.env...)
+			cmd.Env = append([]string{"PATH=" + bin, "HOME=" + t.TempDir(), "HTTPS_PROXY=" + nowhere, local.CacheVariable + "=" + cache}, tt.env...)
 			for i, v := range cmd.Env {
 				cmd.Env[i] = strings.ReplaceAll(v, "{home}", home)
 			}

@@ -27,7 +27,7 @@ func TestOlder(t *testing.T) {
 func TestFind(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "fanout-forward-go")
 	t.Setenv("PATH", "")
-	t.Setenv("HOME", "/nowhere")
+	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CACHE_HOME", filepath.Dir(cache))
 	t.Setenv(CacheVariable, "")
 	for _, dir := range []string{".fastly-" + fastlyInstall, ".viceroy-0.0.1", ".viceroy-" + viceroyInstall, "viceroy-0.0.1"} {
