@@ -234,8 +234,10 @@ func testStreams(t *testing.T, p *project) {
 	stream.until("stream open")
 	say(t, p, "never.heard-of_it", "for another")
 	say(t, p, "demo", "for this one")
+	got := stream.until("for this one") // so the subscriptions have started
 	p.publish(t, `"http-stream":{"content":"directly\n"}`)
-	if got := strings.Join(stream.until("directly"), ""); got != "for this onedirectly" { // there may be keep-alives, too
+	got = append(got, stream.until("directly")...)
+	if got := strings.Join(got, ""); got != "for this onedirectly" { // there may be keep-alives, too
 		t.Errorf("got %q", got)
 	}
 	for _, bad := range []string{"a,b", "a:b", "a+b", "a%0d%0ab", strings.Repeat("a", 65), "é"} {

@@ -295,7 +295,7 @@ func websocketClient(t *testing.T, command string) string {
 type block struct {
 	path    string // of the README
 	lang    string
-	section string // the heading of level two that it is below
+	section string // the heading of level two that it is under
 	intro   string // the line before it that is not empty
 	line    int
 	text    string

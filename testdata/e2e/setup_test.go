@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	}()
 	// Some people have this umask: their files are readable only for themselves.
 	syscall.Umask(0o077)
-	// The commands that the tests run start as they do in a new shell, and not below this make.
+	// The commands that the tests run start as they do in a new shell, and not under this make.
 	for _, name := range []string{"ADDR", "ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ORIGIN", "TRUST", "GRIP_URL", "GRIP_VERIFY_KEY"} {
 		os.Unsetenv(name)
 	}
