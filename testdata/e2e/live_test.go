@@ -259,7 +259,7 @@ func testEventsOnly(t *testing.T, p *project) {
 	}{
 		{grip.EventsType, "OPEN\r\n", 200},
 		{grip.EventsType, "OPEN", 400},
-		{grip.EventsType, "TEXT 200000\r\n" + strings.Repeat("x", 0x200000) + "\r\n", 413},
+		{grip.EventsType, "TEXT 100000\r\n" + strings.Repeat("x", 0x100000) + "\r\n", 413},
 		{"text/plain", "OPEN\r\n", 415},
 	} {
 		got := fetch(t, "POST", "http://"+p.Origin+"/socket", tt.body, grip.HeaderSig, sig, "Content-Type", tt.contentType)
