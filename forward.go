@@ -22,9 +22,11 @@ var hopByHop = []string{
 // removeHopByHop removes what an intermediary must not forward: the fields in hopByHop, and those
 // that Connection names (RFC 9110 section 7.6.1).
 func removeHopByHop(h fsthttp.Header) {
-	named := strings.Split(strings.Join(h.Values("Connection"), ","), ",")
-	for _, name := range append(named, hopByHop...) {
+	for name := range strings.SplitSeq(strings.Join(h.Values("Connection"), ","), ",") {
 		h.Del(strings.TrimSpace(name))
+	}
+	for _, name := range hopByHop {
+		delete(h, name)
 	}
 }
 
@@ -57,9 +59,8 @@ func parseRequestURI(uri string) (*url.URL, error) {
 	scheme, rest, _ := strings.Cut(uri, "://")
 	rest, query, hasQuery := strings.Cut(rest, "?")
 	host, path, _ := strings.Cut(rest, "/")
-	path = "/" + path
 	return &url.URL{
-		Scheme: scheme, Host: host, Path: unescape(path), RawPath: path,
+		Scheme: scheme, Host: host, Path: unescape("/" + path), RawPath: "/" + path,
 		RawQuery: query, ForceQuery: hasQuery,
 	}, nil
 }
@@ -68,7 +69,7 @@ func parseRequestURI(uri string) (*url.URL, error) {
 // origins do the same, and a condition on Path must not see another path than the origin.
 func unescape(path string) string {
 	return escape.ReplaceAllStringFunc(path, func(e string) string {
-		char, _ := url.PathUnescape(e) // this cannot fail
+		char, _ := url.PathUnescape(e) // cannot fail
 		return char
 	})
 }
@@ -96,8 +97,7 @@ func respond(w fsthttp.ResponseWriter, r *fsthttp.Request, resp *fsthttp.Respons
 	}
 }
 
-// handoffFailed answers a request that could not be handed off. The log line has the path without
-// the query, which may contain secrets.
+// handoffFailed answers a request that was not handed off. The log has no query: it may be secret.
 func handoffFailed(w fsthttp.ResponseWriter, r *fsthttp.Request, err error) {
 	if errors.Is(err, fsthttp.ErrFanoutNotEnabled) {
 		err = fmt.Errorf("%w; to enable Fanout: fastly products --enable=fanout", err)
