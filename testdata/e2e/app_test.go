@@ -18,8 +18,8 @@ func TestApp(t *testing.T) {
 		name string
 		run  func(*testing.T, *app)
 	}{
-		{"requests", testRequests}, {"handoffs", testHandoffs}, {"CONNECT", testConnect}, {"responses", testResponses},
-		{"sandbox ends", testSandboxEnds}, {"streaming", testStreaming}, {"cut upload", testCutUpload},
+		{"requests", testRequests}, {"handoffs", testHandoffs}, {"responses", testResponses},
+		{"sandbox ends", testSandboxEnds}, {"cut upload", testCutUpload},
 		{"smuggling", testSmuggling}, {"injection", testInjection}, {"own answers", testOwnAnswers},
 		{"origin fails", testOriginFails}, {"client leaves", testClientLeaves},
 	} {

@@ -13,18 +13,20 @@ import (
 // timeout, so a timeout gives a 502 here; TestFailures in main_test.go tests the 504.
 func testOriginFails(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
-	for name, answer := range map[string]func(net.Conn){
-		"no response":         func(net.Conn) {},
-		"reset":               func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0) },
-		"nonsense":            func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n") },
-		"half a status line":  func(conn net.Conn) { io.WriteString(conn, "HTTP/1.1 20") },
-		"no response in time": func(conn net.Conn) { io.Copy(io.Discard, conn) }, // until Viceroy gives up
-		"another protocol": func(conn net.Conn) {
-			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-		},
+	for name, response := range map[string]string{
+		"no response":         "",
+		"nonsense":            "SSH-2.0-OpenSSH_9.2\r\n",
+		"half a status line":  "HTTP/1.1 20",
+		"no response in time": "wait",
+		"another protocol":    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			a.origin.answers <- answer
+			a.origin.answers <- func(conn net.Conn) {
+				if response == "wait" {
+					io.Copy(io.Discard, conn) // until Viceroy gives up
+				}
+				io.WriteString(conn, response)
+			}
 			a.log.skip()
 			a.checkFailure(t, "502 Bad Gateway")
 			a.origin.arrived(t)
@@ -70,39 +72,21 @@ func (p *project) checkFailure(t *testing.T, status string) {
 	}
 }
 
-// A client that disconnects disturbs no other client.
+// A client that disconnects in the middle of a response disturbs no other client.
 func testClientLeaves(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
-	for name, leave := range map[string]func(t *testing.T, gone <-chan struct{}) net.Conn{
-		"before the response": func(t *testing.T, gone <-chan struct{}) net.Conn {
-			a.origin.answers <- func(conn net.Conn) {
-				<-gone
-				io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-			}
-			conn := a.send(t, postHead+"Content-Length: 0\r\n\r\n")
-			a.origin.arrived(t)
-			return conn
-		},
-		"in the middle of the response": func(t *testing.T, gone <-chan struct{}) net.Conn {
-			a.origin.answers <- func(conn net.Conn) {
-				io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\nbegins")
-				<-gone
-				io.WriteString(conn, mebibyte)
-			}
-			conn := a.send(t, postHead+"Content-Length: 0\r\n\r\n")
-			readUntil(t, bufio.NewReader(conn), "\r\n\r\nbegins")
-			a.origin.arrived(t)
-			return conn
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			gone := make(chan struct{})
-			conn := leave(t, gone)
-			conn.Close()
-			close(gone)
-			for range 8 { // more requests than one sandbox serves locally
-				a.check(t, a.origin, request{sent: "POST / HTTP/1.1\n\n"})
-			}
-		})
+	gone := make(chan struct{})
+	a.origin.answers <- func(conn net.Conn) {
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\nbegins")
+		<-gone
+		io.WriteString(conn, mebibyte)
+	}
+	conn := a.send(t, postHead+"Content-Length: 0\r\n\r\n")
+	readUntil(t, bufio.NewReader(conn), "\r\n\r\nbegins")
+	conn.Close()
+	close(gone)
+	a.origin.arrived(t)
+	for range 8 { // more requests than one sandbox serves locally
+		a.check(t, a.origin, request{sent: "POST / HTTP/1.1\n\n"})
 	}
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -10,11 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
 // rawMessage is a request or a response.
@@ -53,23 +51,6 @@ func (m *rawMessage) readBody(r *bufio.Reader) {
 	m.body, m.err = string(content), err
 }
 
-// readRequest reads a request. It reports on began when a body has begun, unless nobody has taken the last report.
-func readRequest(r *bufio.Reader, began chan<- struct{}) (rawMessage, error) {
-	m, err := readHead(r)
-	length := m.header.Get("Content-Length") + m.header.Get("Transfer-Encoding")
-	if err != nil || length == "" || length == "0" {
-		return m, err
-	}
-	if _, err := r.Peek(1); err == nil {
-		select {
-		case began <- struct{}{}:
-		default:
-		}
-	}
-	m.readBody(r)
-	return m, nil
-}
-
 // readResponse reads the response to a request with this method.
 func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
 	m, err := readHead(r)
@@ -83,10 +64,9 @@ func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
 // /%zz, and answers nothing malformed.
 type server struct {
 	net.Listener
-	began    chan struct{}       // gets a value when the body of a request has begun to arrive
+	began    chan struct{}       // gets a value when the body of a request begins to arrive, if it is empty
 	requests chan rawMessage     // gets the requests that have arrived
-	answers  chan func(net.Conn) // for the next requests; without one the answer is a 200 with the body "ok"
-	echo     atomic.Bool         // answer with the request's X-Own instead
+	answers  chan func(net.Conn) // for the next requests; without one the answer is a 200, with an echo
 }
 
 // startServer runs a server at addr until the test ends.
@@ -96,11 +76,8 @@ func startServer(t *testing.T, addr string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{
-		Listener: l, began: make(chan struct{}, 1),
-		requests: make(chan rawMessage, 1000), answers: make(chan func(net.Conn), 100),
-	}
 	t.Cleanup(func() { l.Close() })
+	s := &server{l, make(chan struct{}, 1), make(chan rawMessage, 1000), make(chan func(net.Conn), 100)}
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -116,26 +93,28 @@ func startServer(t *testing.T, addr string) *server {
 // serve reads one request of a connection and answers it.
 func (s *server) serve(conn net.Conn) {
 	defer conn.Close()
-	req, err := readRequest(bufio.NewReader(conn), s.began)
+	r := bufio.NewReader(conn)
+	req, err := readHead(r)
 	if err != nil {
 		return
 	}
-	s.requests <- req
-	answer := func(contentType, body string) {
-		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", contentType, len(body), body)
+	if length := req.header.Get("Content-Length") + req.header.Get("Transfer-Encoding"); length != "" && length != "0" {
+		r.Peek(1)
+		select {
+		case s.began <- struct{}{}:
+		default:
+		}
+		req.readBody(r)
 	}
+	s.requests <- req
 	switch {
 	case req.err != nil:
-	case strings.HasPrefix(req.body, "OPEN\r\n"): // accept the WebSocket
-		answer(grip.EventsType, "OPEN\r\n")
-	case req.header.Get("Content-Type") == grip.EventsType:
-		answer(grip.EventsType, "")
-	case s.echo.Load():
-		answer("text/plain", req.header.Get("X-Own"))
 	case len(s.answers) > 0:
 		(<-s.answers)(conn)
-	default:
-		answer("text/plain", "ok")
+	default: // to a WebSocket's OPEN, this means that it is accepted
+		body := cmp.Or(req.body, req.header.Get("X-Own"))
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+			req.header.Get("Content-Type"), len(body), body)
 	}
 }
 
@@ -143,6 +122,9 @@ func (s *server) serve(conn net.Conn) {
 func (s *server) drain() {
 	for len(s.requests) > 0 {
 		<-s.requests
+	}
+	for len(s.began) > 0 {
+		<-s.began
 	}
 }
 
@@ -185,26 +167,13 @@ func (p *project) send(t *testing.T, request string) net.Conn {
 	return conn
 }
 
-// exchange sends the bytes of a request to the app, on a new connection, and returns the final response.
+// exchange sends the bytes of a request to the app, on a new connection, and returns the response.
 func (p *project) exchange(t *testing.T, request string) rawMessage {
 	t.Helper()
-	conn := p.dial(t)
+	conn := p.send(t, request)
 	defer conn.Close()
-	return p.exchangeOn(t, conn, request)
-}
-
-// exchangeOn is exchange on an open connection.
-func (p *project) exchangeOn(t *testing.T, conn net.Conn, request string) rawMessage {
-	t.Helper()
-	if _, err := io.WriteString(conn, request); err != nil {
-		t.Fatal(err)
-	}
 	method, _, _ := strings.Cut(request, " ")
-	r := bufio.NewReader(conn)
-	resp, err := readResponse(r, method)
-	if strings.HasPrefix(resp.line, "HTTP/1.1 100 ") {
-		resp, err = readResponse(r, method)
-	}
+	resp, err := readResponse(bufio.NewReader(conn), method)
 	if err != nil {
 		t.Fatalf("%.80q: %v", request, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"fmt"
-	"io"
 	"reflect"
 	"slices"
 	"strconv"
@@ -20,6 +19,13 @@ type request struct {
 }
 
 var longText = strings.Repeat("x", 6000)
+
+// unchanged are header lines that arrive as they were sent, in requests and in responses.
+var unchanged = "X-A: 1\nX-B: 2\nX-A: 3\nX-A: 1\nX-Empty:\nX-Latin-1: caf\xe9\nX-UTF-8: caf\xc3\xa9\nX-Long: " + longText +
+	"\nCookie: a=1\nCookie: b=2; c=3\nSet-Cookie: a=1; Path=/\nSet-Cookie: b=2, c\n" +
+	"Range: bytes=0-9\nIf-None-Match: \"x\", W/\"y\"\nAccept-Encoding: gzip, br\nAge: 1\nServer: x\nVia: 1.1 y\n" +
+	"Date: Thu, 01 Jan 1970 00:00:00 GMT\nX-Forwarded-For: 1.2.3.4\nForwarded: for=1.2.3.4;proto=https\n" +
+	"Grip-Sig: forged\nFastly-FF: x\nCDN-Loop: y\nPushpin-Route: other\n"
 
 // forwardedRequests are requests that the app forwards to the origin. They arrive as they were sent, but for these
 // changes:
@@ -37,62 +43,30 @@ var longText = strings.Repeat("x", 6000)
 //   - If there are both Transfer-Encoding and Content-Length, Content-Length is removed (RFC 9112 section 6.3).
 //   - Viceroy drops the body of a GET or HEAD that has no Content-Length.
 var forwardedRequests = []request{
-	{sent: "POST /a%2Fb HTTP/1.1\n\n"},
-	{sent: "POST //double//slashes HTTP/1.1\n\n"},
-	{sent: "POST /dot/./segments/../x HTTP/1.1\n\n"},
 	{sent: "POST /? HTTP/1.1\n\n"},
-	{sent: "POST /a+b?c+d;e=%zz|100% HTTP/1.1\n\n"},
 	{sent: "POST /* HTTP/1.1\n\n"},
-	{sent: "POST /50%off HTTP/1.1\n\n"},
-	{sent: "POST /% HTTP/1.1\n\n"},
-	{sent: "POST /%61dmin/%zz?%zz HTTP/1.1\n\n"},
-	{sent: "POST /caf%C3%A9 HTTP/1.1\n\n"},
-	{sent: "POST /caf%E9 HTTP/1.1\n\n"},
-	{sent: "POST /[x]{y}|'!$&()*,=:@~ HTTP/1.1\n\n"},
+	{sent: "POST //double//slashes/./../x?c+d;e=%zz|100% HTTP/1.1\n\n"},
+	{sent: "POST /caf%C3%A9/caf%E9/a%2Fb/[x]{y}|'!$&()*,=:@~+ HTTP/1.1\n\n"},
+	{sent: "POST //%61dmin/./50%off/%zz/%?%zz HTTP/1.1\n\n"},
 	{sent: "POST /" + longText + "?" + longText + " HTTP/1.1\n\n"},
-	{sent: "POST http://other.example/x HTTP/1.1\n\n", arrives: "POST /x HTTP/1.1\n\n"},
-	{sent: "POST /x?y#z HTTP/1.1\n\n", arrives: "POST /x?y HTTP/1.1\n\n"},
+	{sent: "POST http://other.example/50%off?x#y HTTP/1.1\n\n", arrives: "POST /50%off?x HTTP/1.1\n\n"},
 
-	{sent: "POST / HTTP/1.1\nX-A: 1\nX-B: 2\nX-A: 3\nX-A: 1\n\n"},
-	{sent: "POST / HTTP/1.1\nX-Empty:\n\n"},
-	{sent: "POST / HTTP/1.1\nX-Latin-1: caf\xe9\nX-UTF-8: caf\xc3\xa9\n\n"},
-	{sent: "POST / HTTP/1.1\nX-Long: " + longText + "\n\n"},
-	{sent: "POST / HTTP/1.1\n" + eightyHeaders + "\n"},
-	{sent: "POST / HTTP/1.1\nCookie: a=1\nCookie: b=2; c=3\n\n"},
-	{sent: "POST / HTTP/1.1\nRange: bytes=0-9\nIf-None-Match: \"x\", W/\"y\"\nExpect: 100-continue\nAccept-Encoding: gzip, br\n\n"},
-	{sent: "POST / HTTP/1.1\nX-Forwarded-For: 1.2.3.4\nForwarded: for=1.2.3.4;proto=https\nVia: 1.1 x\n\n"},
-	{sent: "POST / HTTP/1.1\nGrip-Sig: forged\nFastly-FF: x\nCDN-Loop: y\nPushpin-Route: other\n\n"},
+	{sent: "POST / HTTP/1.1\n" + unchanged + "\n"},
 	{
-		sent:    "POST / HTTP/1.1\nConnection: X-First, close\nX-First: 1\nConnection: keep-alive,X-SECOND\nX-Second: 2\nX-Third: 3\n\n",
+		sent: "POST / HTTP/1.1\nConnection: X-First, close, Upgrade, HTTP2-Settings\nX-First: 1\nConnection: keep-alive,X-SECOND\n" +
+			"X-Second: 2\nX-Third: 3\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\nKeep-Alive: timeout=5\n" +
+			"Proxy-Connection: close\nProxy-Authorization: Basic x\nTE: trailers\n\n",
 		arrives: "POST / HTTP/1.1\nX-Third: 3\n\n",
 	},
-	{
-		sent:    "POST / HTTP/1.1\nKeep-Alive: timeout=5\nProxy-Connection: close\nProxy-Authorization: Basic x\nTE: trailers\nUpgrade: h2c\nX-A: 1\n\n",
-		arrives: "POST / HTTP/1.1\nX-A: 1\n\n",
-	},
-	{
-		sent:    "POST / HTTP/1.1\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\n\n",
-		arrives: "POST / HTTP/1.1\n\n",
-	},
 
-	{sent: "POST / HTTP/1.1\nContent-Length: 5\n\nhello"},
-	{sent: "POST / HTTP/1.1\nContent-Length: 0\n\n"},
 	{sent: "POST / HTTP/1.1\nContent-Length: 65536\n\n" + strings.Repeat("\x00\r\n\xff", 16384)},
 	{
 		sent:    "POST / HTTP/1.1\nConnection: Content-Length\nContent-Length: 5\n\nhello",
 		arrives: "POST / HTTP/1.1\nContent-Length: 5\n\nhello",
 	},
 	{
-		sent:    "POST / HTTP/1.1\nContent-Length: 3\nContent-Length: 3\n\nabc",
-		arrives: "POST / HTTP/1.1\nContent-Length: 3\n\nabc",
-	},
-	{
-		sent:    "POST / HTTP/1.1\nTransfer-Encoding: chunked\n\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+		sent:    "POST / HTTP/1.1\nTrailer: X-T\nTransfer-Encoding: chunked\n\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n",
 		arrives: "POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nabcde",
-	},
-	{
-		sent:    "POST / HTTP/1.1\nTrailer: X-T\nTransfer-Encoding: chunked\n\n3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
-		arrives: "POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nabc",
 	},
 	{
 		sent:    "POST / HTTP/1.1\nContent-Length: 3\nTransfer-Encoding: chunked\n\n5\r\nabcde\r\n0\r\n\r\n",
@@ -103,38 +77,29 @@ var forwardedRequests = []request{
 // handoffRequests are requests that the app hands off. All that the client sent arrives at Fanout, with the platform's
 // changes above. In addition, the platform sets Pushpin-Route to the backend's name.
 var handoffRequests = []request{
-	{sent: "GET / HTTP/1.1\n\n"},
 	{sent: "HEAD / HTTP/1.1\n\n"},
-	{sent: "GET /a%2Fb//../c?d;e=%zz| HTTP/1.1\n\n"},
-	{sent: "GET /50%off HTTP/1.1\n\n"},
+	{sent: "GET //a%2Fb//../c?d;e=%zz| HTTP/1.1\n\n"},
+	{sent: "GET /caf%E9/50%off? HTTP/1.1\n\n"},
 	{sent: "GET /[x]{y}|'!$&()*,=:@~ HTTP/1.1\n\n"},
-	{sent: "GET /caf%E9? HTTP/1.1\n\n"},
 	{sent: "GET /" + longText + "?" + longText + " HTTP/1.1\n\n"},
-	{sent: "GET / HTTP/1.1\nX-A: 1\nX-B: 2\nX-A: 3\nX-Empty:\nX-Latin-1: caf\xe9\nCookie: a=1\nCookie: b=2; c=3\n\n"},
-	{sent: "GET / HTTP/1.1\nConnection: X-Named\nX-Named: 1\nKeep-Alive: timeout=5\nTE: trailers\n\n"},
-	{sent: "GET / HTTP/1.1\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\n\n"},
-	{sent: "GET / HTTP/1.1\nGrip-Sig: forged\nFastly-FF: x\nX-Forwarded-For: 1.2.3.4\n\n"},
-	{sent: "GET / HTTP/1.1\nPushpin-Route: other\n\n", arrives: "GET / HTTP/1.1\n\n"},
+	{sent: "GET / HTTP/1.1\n" + unchanged + "\n"},
 	{sent: "GET / HTTP/1.1\nContent-Length: 5\n\nhello"},
+	{
+		sent: "GET / HTTP/1.1\nConnection: Upgrade, HTTP2-Settings, X-Named\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\n" +
+			"X-Named: 1\nKeep-Alive: timeout=5\nTE: trailers\n\n",
+	},
 	{
 		sent: "GET / HTTP/1.1\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n" +
 			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Extensions: permessage-deflate\n\n",
 	},
 }
 
-var eightyHeaders = func() (headers string) {
-	for i := range 80 {
-		headers += fmt.Sprintf("X-%d: %d\n", i, i)
-	}
-	return headers
-}()
-
 func testRequests(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
 	for _, r := range forwardedRequests {
 		a.check(t, a.origin, r)
 	}
-	for _, method := range []string{"PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "QUERY", "M-SEARCH", "BREW", "get", "Post"} {
+	for _, method := range []string{"PUT", "TRACE", "QUERY", "M-SEARCH", "get", "Post"} {
 		other := func(row row) bool { return row.method == method && row.to != "origin" }
 		if !slices.ContainsFunc(table, other) {
 			a.check(t, a.origin, request{sent: method + " / HTTP/1.1\n\n"})
@@ -181,15 +146,4 @@ func parse(t *testing.T, text string) rawMessage {
 	}
 	m.body = body
 	return m
-}
-
-// CONNECT is for a proxy that the client chooses. The app is no such proxy, so a CONNECT must not arrive anywhere.
-func testConnect(t *testing.T, a *app) {
-	conn := a.send(t, "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
-	if response, _ := io.ReadAll(conn); strings.HasPrefix(string(response), "HTTP/1.1 2") {
-		t.Errorf("got %q", response)
-	}
-	if n := len(a.origin.requests) + len(a.fanout.requests); n > 0 {
-		t.Errorf("%d requests arrived", n)
-	}
 }

@@ -3,12 +3,9 @@ package e2e
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 )
 
 // testSmuggling sends requests that a proxy and an origin could read differently, with another request hidden in them,
@@ -22,48 +19,31 @@ func testSmuggling(t *testing.T, a *app) {
 	for _, sent := range []string{
 		"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n3f\r\n" + hidden + "\r\n0\r\n\r\n",
 		"Content-Length: 0\r\nContent-Length: 63\r\n\r\n" + hidden,
-		"Content-Length: 0, 63\r\n\r\n" + hidden,
 		"Content-Length: +0\r\n\r\n" + hidden,
-		"Content-Length: 0 0\r\n\r\n" + hidden,
-		"Content-Length: 0x0\r\n\r\n" + hidden,
 		"Content-Length : 63\r\n\r\n" + hidden,
 		"Content-Length: 63\r\nConnection: Content-Length\r\n\r\n" + hidden,
 		"Transfer-Encoding: xchunked\r\n\r\n3f\r\n" + hidden + "\r\n0\r\n\r\n",
-		"Transfer-Encoding: chunked, identity\r\n\r\n3f\r\n" + hidden + "\r\n0\r\n\r\n",
-		"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n3f\r\n" + hidden + "\r\n0\r\n\r\n",
 		"Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding\r\n\r\n3f\r\n" + hidden + "\r\n0\r\n\r\n",
 		"Transfer-Encoding:\r\n chunked\r\n\r\n3f\r\n" + hidden + "\r\n0\r\n\r\n",
-		"Transfer-Encoding: \vchunked\r\n\r\n3f\r\n" + hidden + "\r\n0\r\n\r\n",
-		"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + hidden + "\r\n0\r\n\r\n",
 		"Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n" + hidden + "\r\n0\r\n\r\n",
-		"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + hidden + "\r\n0\r\n\r\n",
 		"Transfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n0\r\n\r\n" + hidden,
 		"X-A: b\rContent-Length: 63\r\n\r\n" + hidden,
-		"X-A: b\nContent-Length: 63\r\n\r\n" + hidden,
 		"X-A: b\x00\r\nContent-Length: 63\r\n\r\n" + hidden,
-		": x\r\nContent-Length: 63\r\n\r\n" + hidden,
 		"Content-Length: 63\r\n\r\n" + hidden, // a body that a GET does not usually have
 	} {
 		for _, method := range []string{"POST", "GET"} {
-			conn := a.send(t, method+" /first HTTP/1.1\r\nHost: example.com\r\n"+sent+honest)
+			r := bufio.NewReader(a.send(t, method+" /first HTTP/1.1\r\nHost: example.com\r\n"+sent+honest))
 			var answers, arrived []string
-			for r := bufio.NewReader(conn); ; {
-				resp, err := readResponse(r, "POST")
-				if err != nil || resp.err != nil {
-					break
-				}
+			for resp, err := readResponse(r, "POST"); err == nil && resp.err == nil; resp, err = readResponse(r, "POST") {
 				answers = append(answers, resp.line[len("HTTP/1.1 "):][:3])
 			}
-			conn.Close()
-			for len(a.origin.requests)+len(a.fanout.requests) > 0 {
-				select {
-				case req := <-a.origin.requests:
-					arrived = append(arrived, req.line)
-				case req := <-a.fanout.requests:
-					arrived = append(arrived, req.line)
-				}
+			for len(a.origin.requests) > 0 {
+				arrived = append(arrived, (<-a.origin.requests).line)
 			}
-			if slices.ContainsFunc(arrived, func(line string) bool { return strings.Contains(line, "/hidden") }) {
+			for len(a.fanout.requests) > 0 {
+				arrived = append(arrived, (<-a.fanout.requests).line)
+			}
+			if strings.Contains(strings.Join(arrived, "\n"), "/hidden") {
 				t.Errorf("%s %q: the hidden request arrived: %q", method, sent, arrived)
 			}
 			// 400: the app refused the request. 502: the body was incomplete, and the request to the origin ended too.
@@ -78,37 +58,32 @@ func testSmuggling(t *testing.T, a *app) {
 // testInjection sends targets and values that try to become header lines.
 func testInjection(t *testing.T, a *app) {
 	needsDefault(t)
-	for _, target := range []string{"/%0d%0aX-Injected:%201", "/?%0aX-Injected:%201", "/%E5%98%8D%E5%98%8AX-Injected:%201", "/%00"} {
+	for _, target := range []string{"/%0d%0aX-Injected:%201?%0aX-Injected:%201", "/%E5%98%8D%E5%98%8AX-Injected:%201/%00/%zz"} {
 		a.check(t, a.origin, request{sent: "POST " + target + " HTTP/1.1\nX-A: %0d%0aX-Injected: 1\n\n"})
 		a.check(t, a.fanout, request{sent: "GET " + target + " HTTP/1.1\nX-A: %0d%0aX-Injected: 1\n\n"})
 	}
 	a.checkResponse(t, "POST", response{sent: "HTTP/1.1 302 Found\nLocation: /x%0d%0aSet-Cookie: a=b\nContent-Length: 0\n\n"})
 }
 
-// Many clients at the same time each get the answer to their own request. A sandbox must not mix two requests.
+// Several clients send many requests at the same time, each on its own connection, which stays open. Each gets the
+// answers to its own requests. A sandbox must not mix two requests.
 func testOwnAnswers(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
-	a.origin.echo.Store(true)
-	defer a.origin.echo.Store(false)
-	var clients sync.WaitGroup
+	var clients []*bufio.Reader
 	for client := range 8 {
-		clients.Go(func() {
-			for i := range 25 {
-				own := fmt.Sprintf("%d-%d", client, i)
-				conn, err := net.Dial("tcp", a.addr)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				conn.SetDeadline(time.Now().Add(patience))
-				fmt.Fprintf(conn, "%sX-Own: %s\r\nContent-Length: 2\r\n\r\nok", postHead, own)
-				resp, err := readResponse(bufio.NewReader(conn), "POST")
-				conn.Close()
-				if err != nil || resp.line != "HTTP/1.1 200 OK" || resp.body != own {
-					t.Errorf("%s got %+v, %v", own, resp, err)
-				}
-			}
-		})
+		var requests strings.Builder
+		for i := range 25 {
+			fmt.Fprintf(&requests, "POST / HTTP/1.1\r\nHost: example.com\r\nX-Own: %d-%d\r\nContent-Length: 0\r\n\r\n", client, i)
+		}
+		clients = append(clients, bufio.NewReader(a.send(t, requests.String())))
 	}
-	clients.Wait()
+	for client, r := range clients {
+		for i := range 25 {
+			own := fmt.Sprintf("%d-%d", client, i)
+			resp, err := readResponse(r, "POST")
+			if err != nil || resp.line != "HTTP/1.1 200 OK" || resp.body != own {
+				t.Fatalf("%s got %+v, %v", own, resp, err)
+			}
+		}
+	}
 }

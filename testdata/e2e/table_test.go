@@ -76,21 +76,20 @@ func TestTable(t *testing.T) {
 	}
 	for _, row := range table {
 		t.Run(fmt.Sprint(row), func(t *testing.T) {
-			websocket := row.method == "GET" && strings.HasSuffix(row.header, "websocket")
-			more := "X-Test: " + t.Name() + "\r\nX-Several: one\r\nX-Several: two, three\r\n"
-			if websocket {
-				more += "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-			} else {
-				more += "Connection: close\r\n"
-				origin.answer("HTTP/1.1 201 Created\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 6\r\n\r\nanswer")
+			more, line, status := "Connection: close\r\n", row.method+" "+row.target+" HTTP/1.1", "HTTP/1.1 200 "
+			if row.method == "GET" && strings.HasSuffix(row.header, "websocket") {
+				more = "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+				if row.to == "fanout" {
+					line, status = "POST "+row.target+" HTTP/1.1", "HTTP/1.1 101 "
+				}
 			}
-			resp := p.exchange(t, row.request(more))
+			resp := p.exchange(t, row.request("X-Own: "+t.Name()+"\r\n"+more))
 
 			to := strings.Split(resp.line, " ")[1]
 			var got rawMessage
 			for len(origin.requests) > 0 && to != "fanout" && to != "origin" {
 				// A request arrives before the client has its response. Others are of the WebSockets before.
-				if got = <-origin.requests; got.header.Get("X-Test") != t.Name() {
+				if got = <-origin.requests; got.header.Get("X-Own") != t.Name() {
 					continue
 				}
 				to = "origin"
@@ -101,35 +100,12 @@ func TestTable(t *testing.T) {
 			if to != row.to {
 				t.Fatalf("%v went to %s", row, to)
 			}
-			if to != "fanout" && to != "origin" {
-				return
-			}
-			line, status := row.method+" "+row.target+" HTTP/1.1", "HTTP/1.1 201 "
-			if websocket && to == "fanout" {
-				line, status = "POST "+row.target+" HTTP/1.1", "HTTP/1.1 101 "
-			}
-			if got.line != line || got.header.Get("Host") != p.Origin || !slices.Contains(got.header["X-Several"], "two, three") {
-				t.Errorf("%+v arrived", got)
-			}
-			if !strings.HasPrefix(resp.line, status) {
-				t.Errorf("the client got %+v", resp)
+			forwarded := to == "fanout" || to == "origin"
+			if forwarded && (got.line != line || got.header.Get("Host") != p.Origin || !strings.HasPrefix(resp.line, status)) {
+				t.Errorf("%+v arrived, and the client got %+v", got, resp)
 			}
 		})
 	}
-	t.Run("malformed escapes", func(t *testing.T) {
-		needs(t, "fanout", "GET")
-		for _, target := range []string{"/%zz", "/50%off"} {
-			p.exchange(t, "GET "+target+" HTTP/1.1\r\nHost: example.com\r\nX-Test: "+target+"\r\nConnection: close\r\n\r\n")
-			got := origin.arrived(t)
-			for got.header.Get("X-Test") != target {
-				got = origin.arrived(t)
-			}
-			corrected := strings.Replace(target, "%", "%25", 1) // by Pushpin 1.36
-			if got.line != "GET "+target+" HTTP/1.1" && got.line != "GET "+corrected+" HTTP/1.1" {
-				t.Errorf("%s arrived as %s", target, got.line)
-			}
-		}
-	})
 	// The client gets a 502, from the app or from Pushpin, which does not have the origin's address.
 	t.Run("origin down", func(t *testing.T) {
 		origin.Close()
@@ -138,7 +114,7 @@ func TestTable(t *testing.T) {
 				continue
 			}
 			resp := p.exchange(t, row.request("Connection: close\r\n"))
-			if !strings.HasPrefix(resp.line, "HTTP/1.1 502 ") || strings.Contains(resp.body, "localhost") || strings.Contains(resp.body, "127.0.0.1") {
+			if !strings.HasPrefix(resp.line, "HTTP/1.1 502 ") || strings.Contains(resp.body, p.Origin[len("localhost"):]) {
 				t.Errorf("%v: got %+v, want a plain 502", row, resp)
 			}
 			if row.to == "origin" {
