@@ -21,9 +21,9 @@ import (
 	"github.com/fastly/compute-sdk-go/fsttest"
 )
 
-// TestHandle sends each request in testdata/handoffs.txt to the handler. Outside Wasm, a handoff and
-// a Send both fail, and the log says which of them was tried. The tests in testdata/e2e send the
-// same requests to the app in Viceroy.
+// TestHandle sends each request in testdata/handoffs.txt to the handler. Outside Wasm, a handoff
+// and a Send both fail, and the log says which of them was tried. The tests in testdata/e2e send
+// the same requests to the app in Viceroy.
 func TestHandle(t *testing.T) {
 	const table = "testdata/handoffs.txt"
 	content, err := os.ReadFile(table)
@@ -131,7 +131,12 @@ func TestUpgradesToWebSocket(t *testing.T) {
 
 // TestApp tests the fields of one connection, but Viceroy itself removes Transfer-Encoding.
 func TestRemoveHopByHop(t *testing.T) {
-	h := fsthttp.Header{"Connection": {"close, x-a"}, "X-A": {"1"}, "Transfer-Encoding": {"chunked"}, "X-B": {"2"}}
+	h := fsthttp.Header{
+		"Connection":        {"close, x-a"},
+		"Transfer-Encoding": {"chunked"},
+		"X-A":               {"1"},
+		"X-B":               {"2"},
+	}
 	removeHopByHop(h)
 	if want := (fsthttp.Header{"X-B": {"2"}}); !reflect.DeepEqual(h, want) {
 		t.Errorf("got %q, want %q", h, want)
@@ -174,8 +179,8 @@ func TestPollInterval(t *testing.T) {
 	}
 }
 
-// request is a request whose query is a secret.
-var request = &fsthttp.Request{Method: "POST", URL: &url.URL{Path: "/x", RawQuery: "token=secret"}}
+// secretQuery is a request whose query is a secret.
+var secretQuery = &fsthttp.Request{Method: "POST", URL: &url.URL{Path: "/x", RawQuery: "token=secret"}}
 
 // If the body cannot be appended, the process ends with one line in the log. If respond returned,
 // the SDK would end the response as if it were whole.
@@ -183,13 +188,15 @@ func TestRespondCannotAppend(t *testing.T) {
 	if os.Getenv("CANNOT_APPEND") != "" {
 		log.SetFlags(0)
 		// The recorder can append only a body that a backend has sent.
-		respond(fsttest.NewRecorder(), request, &fsthttp.Response{StatusCode: 200, Header: fsthttp.NewHeader()})
+		resp := &fsthttp.Response{StatusCode: 200, Header: fsthttp.NewHeader()}
+		respond(fsttest.NewRecorder(), secretQuery, resp)
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRespondCannotAppend$")
 	cmd.Env = append(os.Environ(), "CANNOT_APPEND=1")
 	out, err := cmd.CombinedOutput()
-	const want = `POST "/x": append the body from backend "origin": non-Response Body passed to ResponseWriter.Append` + "\n"
+	const want = `POST "/x": append the body from backend "origin": ` +
+		"non-Response Body passed to ResponseWriter.Append\n"
 	if cmd.ProcessState.ExitCode() != 1 || string(out) != want {
 		t.Errorf("got %v and the log %q, want exit status 1 and %q", err, out, want)
 	}
@@ -197,29 +204,38 @@ func TestRespondCannotAppend(t *testing.T) {
 
 // A failure gives the client a plain status, and the log one line with the cause.
 func TestFailures(t *testing.T) {
+	const (
+		send          = `send to backend "origin": %v`
+		createBackend = send + "; to create the backend: fastly backend create --name=origin " +
+			"--address=HOST --port=443 --version=latest --autoclone"
+		handoff      = `handoff to Fanout, backend "origin": %v`
+		enableFanout = handoff + "; to enable Fanout: fastly products --enable=fanout"
+	)
 	for _, tt := range []struct {
 		fail   func(fsthttp.ResponseWriter, *fsthttp.Request, error)
 		err    error
 		status int
 		logged string
 	}{
-		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorHTTPResponseTimeout}, 504, `send to backend "origin": %v`},
-		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorConnectionTimeout}, 504, `send to backend "origin": %v`},
-		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorDNSTimeout}, 504, `send to backend "origin": %v`},
-		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorConnectionRefused}, 502, `send to backend "origin": %v`},
-		{sendFailed, io.EOF, 502, `send to backend "origin": %v`},
+		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorHTTPResponseTimeout}, 504, send},
+		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorConnectionTimeout}, 504, send},
+		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorDNSTimeout}, 504, send},
+		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorConnectionRefused}, 502, send},
+		{sendFailed, io.EOF, 502, send},
 		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorDestinationNotFound}, 500, createBackend},
 		{sendFailed, fsthttp.ErrBackendNotFound, 500, createBackend},
-		{handoffFailed, io.EOF, 503, `handoff to Fanout, backend "origin": %v`},
+		{handoffFailed, io.EOF, 503, handoff},
 		{handoffFailed, fsthttp.ErrFanoutNotEnabled, 503, enableFanout},
 	} {
 		w, err := fsttest.NewRecorder(), fmt.Errorf("poll: %w", tt.err)
-		logged := captureLog(func() { tt.fail(w, request, err) })
+		logged := captureLog(func() { tt.fail(w, secretQuery, err) })
 		if want := fmt.Sprintf(`POST "/x": `+tt.logged+"\n", err); logged != want {
 			t.Errorf("got the log %q, want %q", logged, want)
 		}
 		want := fsthttp.Header{
-			"Cache-Control": {"no-store"}, "Content-Type": {"text/plain; charset=utf-8"}, "X-Content-Type-Options": {"nosniff"},
+			"Cache-Control":          {"no-store"},
+			"Content-Type":           {"text/plain; charset=utf-8"},
+			"X-Content-Type-Options": {"nosniff"},
 		}
 		if w.Code != tt.status || w.Body.String() != fsthttp.StatusText(tt.status)+"\n" ||
 			!reflect.DeepEqual(w.HeaderMap, want) {
@@ -227,12 +243,6 @@ func TestFailures(t *testing.T) {
 		}
 	}
 }
-
-const (
-	createBackend = `send to backend "origin": %v; to create the backend: fastly backend create --name=origin ` +
-		"--address=HOST --port=443 --version=latest --autoclone"
-	enableFanout = `handoff to Fanout, backend "origin": %v; to enable Fanout: fastly products --enable=fanout`
-)
 
 // captureLog runs f and returns what it logs.
 func captureLog(f func()) string {

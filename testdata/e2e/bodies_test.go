@@ -11,8 +11,8 @@ import (
 
 const postHead = "POST / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n"
 
-// A response streams: the client gets the first bytes before the origin sends the rest. It does not pass through the
-// sandbox: the rest arrives although the sandbox has ended.
+// A response streams: the client gets the first bytes before the origin sends the rest. It does
+// not pass through the sandbox: the rest arrives although the sandbox has ended.
 func testSandboxEnds(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
 	for first, rest := range map[string]string{
@@ -36,8 +36,8 @@ func testSandboxEnds(t *testing.T, a *app) {
 	}
 }
 
-// An upload streams: the origin gets the first bytes before the client sends the rest. If the client then leaves, the
-// upload never looks whole to the origin.
+// An upload streams: the origin gets the first bytes before the client sends the rest. If the
+// client then leaves, the upload never looks whole to the origin.
 func testCutUpload(t *testing.T, a *app) {
 	needs(t, "origin", "POST")
 	for _, body := range []string{"5\r\nfirst\r\n", "ff\r\nfirst"} {

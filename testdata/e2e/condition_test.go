@@ -12,8 +12,8 @@ import (
 // condition matches the TODO in main.go, and the lines after it up to the end of the block.
 var condition = regexp.MustCompile(`(?m)(^\t\t// TODO: .*\n)(?:(?:\t\t.*)?\n)*`)
 
-// withCondition puts goCode, lines of Go, in the place of the lines after the TODO in the project's main.go. If main.go
-// has no TODO, it skips the test.
+// withCondition puts goCode, lines of Go, in the place of the lines after the TODO in the
+// project's main.go. If main.go has no TODO, it skips the test.
 func withCondition(t *testing.T, p *project, goCode string) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
@@ -27,8 +27,8 @@ func withCondition(t *testing.T, p *project, goCode string) {
 	p.edit(t, "main.go", todo[0], todo[1]+goCode)
 }
 
-// set sets the value at a path in the project's fastly.toml, or deletes it if the value is nil. It keeps what else the
-// project's owner has set.
+// set sets the value at a path in the project's fastly.toml, or deletes it if the value is nil.
+// It keeps what else the project's owner has set.
 func (p *project) set(t *testing.T, value any, path ...string) {
 	t.Helper()
 	var manifest map[string]any

@@ -60,8 +60,8 @@ func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
 	return m, err
 }
 
-// server is an origin that reads and writes bytes. The server of net/http cannot do that: it refuses a target such as
-// /%zz, and answers nothing malformed.
+// server is an origin that reads and writes bytes. The server of net/http cannot do that: it
+// refuses a target such as /%zz, and answers nothing malformed.
 type server struct {
 	net.Listener
 	began    chan struct{}       // gets a value when the body of a request begins to arrive, if it is empty
@@ -98,7 +98,8 @@ func (s *server) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	if length := req.header.Get("Content-Length") + req.header.Get("Transfer-Encoding"); length != "" && length != "0" {
+	length := req.header.Get("Content-Length") + req.header.Get("Transfer-Encoding")
+	if length != "" && length != "0" {
 		r.Peek(1)
 		select {
 		case s.began <- struct{}{}:
@@ -113,8 +114,8 @@ func (s *server) serve(conn net.Conn) {
 		(<-s.answers)(conn)
 	default: // to a WebSocket's OPEN, this means that it is accepted
 		body := cmp.Or(req.body, req.header.Get("X-Own"))
-		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-			req.header.Get("Content-Type"), len(body), body)
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: %s\r\n"+
+			"Content-Length: %d\r\n\r\n%s", req.header.Get("Content-Type"), len(body), body)
 	}
 }
 

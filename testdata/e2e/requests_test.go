@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// request is a request that a client sends, and how it must arrive. Both are written without Host, and with bare line
-// feeds in the head.
+// request is a request that a client sends, and how it must arrive. Both are written without
+// Host, and with bare line feeds in the head.
 type request struct {
 	sent    string
 	arrives string // "" if it arrives as it was sent
@@ -21,26 +21,33 @@ type request struct {
 var longText = strings.Repeat("x", 6000)
 
 // unchanged are header lines that arrive as they were sent, in requests and in responses.
-var unchanged = "X-A: 1\nX-B: 2\nX-A: 3\nX-A: 1\nX-Empty:\nX-Latin-1: caf\xe9\nX-UTF-8: caf\xc3\xa9\nX-Long: " + longText +
-	"\nCookie: a=1\nCookie: b=2; c=3\nSet-Cookie: a=1; Path=/\nSet-Cookie: b=2, c\n" +
-	"Range: bytes=0-9\nIf-None-Match: \"x\", W/\"y\"\nAccept-Encoding: gzip, br\nAge: 1\nServer: x\nVia: 1.1 y\n" +
-	"Date: Thu, 01 Jan 1970 00:00:00 GMT\nX-Forwarded-For: 1.2.3.4\nForwarded: for=1.2.3.4;proto=https\n" +
+var unchanged = "X-A: 1\nX-B: 2\nX-A: 3\nX-A: 1\nX-Empty:\nX-Long: " + longText + "\n" +
+	"X-Latin-1: caf\xe9\nX-UTF-8: caf\xc3\xa9\n" +
+	"Cookie: a=1\nCookie: b=2; c=3\nSet-Cookie: a=1; Path=/\nSet-Cookie: b=2, c\n" +
+	"Range: bytes=0-9\nIf-None-Match: \"x\", W/\"y\"\nAccept-Encoding: gzip, br\n" +
+	"Age: 1\nServer: x\nVia: 1.1 y\nDate: Thu, 01 Jan 1970 00:00:00 GMT\n" +
+	"Forwarded: for=1.2.3.4;proto=https\nX-Forwarded-For: 1.2.3.4\n" +
 	"Grip-Sig: forged\nFastly-FF: x\nCDN-Loop: y\nPushpin-Route: other\n"
 
-// forwardedRequests are requests that the app forwards to the origin. They arrive as they were sent, but for these
-// changes:
+// forwardedRequests are requests that the app forwards to the origin. They arrive as they were
+// sent, but for these changes:
 //
-//   - The app removes the fields that are about one connection, and those that Connection names (RFC 9110 section 7.6.1).
+//   - The app removes the fields that are about one connection, and those that Connection names
+//     (RFC 9110 section 7.6.1).
 //
 // The others are the platform's:
 //
-//   - Header names are in lower case; they are case-insensitive (RFC 9110 section 5.1). The order of names may change,
-//     but not that of the lines with one name, which has a meaning (section 5.3).
+//   - Header names are in lower case; they are case-insensitive (RFC 9110 section 5.1). The
+//     order of names may change, but not that of the lines with one name, which has a meaning
+//     (section 5.3).
 //   - Host is the backend's override_host.
 //   - A request without a body has Content-Length: 0. The length of a body that has one arrives.
-//   - A target arrives in origin-form, and * arrives as /. A fragment is removed (RFC 9112 section 3.2).
-//   - The sizes of chunks change. Trailers are removed, which is allowed (RFC 9110 section 6.5.1).
-//   - If there are both Transfer-Encoding and Content-Length, Content-Length is removed (RFC 9112 section 6.3).
+//   - A target arrives in origin-form, and * arrives as /. A fragment is removed (RFC 9112
+//     section 3.2).
+//   - The sizes of chunks change. Trailers are removed, which is allowed (RFC 9110 section
+//     6.5.1).
+//   - If there are both Transfer-Encoding and Content-Length, Content-Length is removed (RFC
+//     9112 section 6.3).
 //   - Viceroy drops the body of a GET or HEAD that has no Content-Length.
 var forwardedRequests = []request{
 	{sent: "POST /? HTTP/1.1\n\n"},
@@ -51,11 +58,16 @@ var forwardedRequests = []request{
 	{sent: "POST /" + longText + "?" + longText + " HTTP/1.1\n\n"},
 	{sent: "POST http://other.example/50%off?x#y HTTP/1.1\n\n", arrives: "POST /50%off?x HTTP/1.1\n\n"},
 
+	// These try to become header lines.
+	{sent: "POST /%0d%0aX-Injected:%201?%0aX-Injected:%201 HTTP/1.1\nX-A: %0d%0aX-Injected: 1\n\n"},
+	{sent: "POST /%E5%98%8D%E5%98%8AX-Injected:%201/%00/%zz HTTP/1.1\n\n"},
+
 	{sent: "POST / HTTP/1.1\n" + unchanged + "\n"},
 	{
-		sent: "POST / HTTP/1.1\nConnection: X-First, close, Upgrade, HTTP2-Settings\nX-First: 1\nConnection: keep-alive,X-SECOND\n" +
-			"X-Second: 2\nX-Third: 3\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\nKeep-Alive: timeout=5\n" +
-			"Proxy-Connection: close\nProxy-Authorization: Basic x\nTE: trailers\n\n",
+		sent: "POST / HTTP/1.1\nConnection: X-First, close, Upgrade, HTTP2-Settings\n" +
+			"Connection: keep-alive,X-SECOND\nX-First: 1\nX-Second: 2\nX-Third: 3\nUpgrade: h2c\n" +
+			"HTTP2-Settings: AAMAAABkAAQAAP__\nKeep-Alive: timeout=5\nProxy-Connection: close\n" +
+			"Proxy-Authorization: Basic x\nTE: trailers\n\n",
 		arrives: "POST / HTTP/1.1\nX-Third: 3\n\n",
 	},
 
@@ -65,7 +77,8 @@ var forwardedRequests = []request{
 		arrives: "POST / HTTP/1.1\nContent-Length: 5\n\nhello",
 	},
 	{
-		sent:    "POST / HTTP/1.1\nTrailer: X-T\nTransfer-Encoding: chunked\n\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n",
+		sent: "POST / HTTP/1.1\nTrailer: X-T\nTransfer-Encoding: chunked\n\n" +
+			"3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n",
 		arrives: "POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nabcde",
 	},
 	{
@@ -74,19 +87,20 @@ var forwardedRequests = []request{
 	},
 }
 
-// handoffRequests are requests that the app hands off. All that the client sent arrives at Fanout, with the platform's
-// changes above. In addition, the platform sets Pushpin-Route to the backend's name.
+// handoffRequests are requests that the app hands off. All that the client sent arrives at
+// Fanout, with the platform's changes above. In addition, the platform sets Pushpin-Route to the
+// backend's name.
 var handoffRequests = []request{
 	{sent: "HEAD / HTTP/1.1\n\n"},
-	{sent: "GET //a%2Fb//../c?d;e=%zz| HTTP/1.1\n\n"},
+	{sent: "GET //a%2Fb//../[x]{y}|'!$&()*,=:@~?d;e=%zz| HTTP/1.1\n\n"},
 	{sent: "GET /caf%E9/50%off? HTTP/1.1\n\n"},
-	{sent: "GET /[x]{y}|'!$&()*,=:@~ HTTP/1.1\n\n"},
+	{sent: "GET /%0d%0aX-Injected:%201?%0aX-Injected:%201 HTTP/1.1\nX-A: %0d%0aX-Injected: 1\n\n"},
 	{sent: "GET /" + longText + "?" + longText + " HTTP/1.1\n\n"},
 	{sent: "GET / HTTP/1.1\n" + unchanged + "\n"},
 	{sent: "GET / HTTP/1.1\nContent-Length: 5\n\nhello"},
 	{
-		sent: "GET / HTTP/1.1\nConnection: Upgrade, HTTP2-Settings, X-Named\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\n" +
-			"X-Named: 1\nKeep-Alive: timeout=5\nTE: trailers\n\n",
+		sent: "GET / HTTP/1.1\nConnection: Upgrade, HTTP2-Settings, X-Named\nUpgrade: h2c\n" +
+			"HTTP2-Settings: AAMAAABkAAQAAP__\nX-Named: 1\nKeep-Alive: timeout=5\nTE: trailers\n\n",
 	},
 	{
 		sent: "GET / HTTP/1.1\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n" +
