@@ -14,14 +14,17 @@ func TestApp(t *testing.T) {
 	p := newProject(t)
 	p.set(t, 5000, "local_server", "backends", "origin", "first_byte_timeout_ms")
 	a := startApp(t, p)
-	for name, test := range map[string]func(*testing.T, *app){
-		"requests": testRequests, "handoffs": testHandoffs, "responses": testResponses, "smuggling": testSmuggling,
-		"sandbox ends": testSandboxEnds, "cut upload": testCutUpload, "own answers": testOwnAnswers,
-		"origin fails": testOriginFails,
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *app)
+	}{
+		{"requests", testRequests}, {"handoffs", testHandoffs}, {"responses", testResponses},
+		{"sandbox ends", testSandboxEnds}, {"cut upload", testCutUpload}, {"smuggling", testSmuggling},
+		{"own answers", testOwnAnswers}, {"origin fails", testOriginFails},
 	} {
 		a.origin.drain()
 		a.fanout.drain()
-		t.Run(name, func(t *testing.T) { test(t, a) })
+		t.Run(test.name, func(t *testing.T) { test.run(t, a) })
 	}
 }
 

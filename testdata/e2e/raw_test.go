@@ -64,7 +64,7 @@ func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
 // refuses a target such as /%zz, and answers nothing malformed.
 type server struct {
 	net.Listener
-	began    chan struct{}       // gets a value when the body of a request begins to arrive, if it is empty
+	began    chan struct{}       // gets a value when the body of a request begins to arrive
 	requests chan rawMessage     // gets the requests that have arrived
 	answers  chan func(net.Conn) // for the next requests; without one the answer is a 200, with an echo
 }

@@ -14,9 +14,10 @@ import (
 // arrives, and the honest one gets its own answer or none. Source: RFC 9112 section 11.2
 func testSmuggling(t *testing.T, a *app) {
 	needsDefault(t)
-	const hidden = "POST /hidden HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n" // 63 bytes, in hexadecimal 3f
-	const chunk = "3f\r\n" + hidden + "\r\n0\r\n\r\n"
-	const honest = "POST /honest HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	const hidden = "POST /hidden HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
+	const chunk = "3f\r\n" + hidden + "\r\n0\r\n\r\n" // its 63 bytes are 3f in hexadecimal
+	const honest = "POST /honest HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n" +
+		"Content-Length: 0\r\n\r\n"
 	for _, sent := range []string{
 		"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk,
 		"Content-Length: 0\r\nContent-Length: 63\r\n\r\n" + hidden,
