@@ -152,7 +152,7 @@ func testSession(t *testing.T, a *app) {
 		strings.Replace(valid, "user=ann", "user=bob", 1),
 		strings.Replace(valid, "channel=demo", "channel=other", 1),
 		strings.Replace(valid, "expires=", "expires=9", 1),
-		strings.Replace(valid, "user=ann&channel=demo", "user=ann%20demo&channel=", 1),
+		strings.Replace(sessionTarget("ann demo", "x", time.Now().Add(time.Hour)), " ", "%20", 1),
 		valid[:len(valid)-2],
 		valid + "&user=bob",
 		valid + "&ch%61nnel=other",
