@@ -1,6 +1,6 @@
-// Package grip implements what an origin needs behind a GRIP proxy (Fanout or Pushpin): it verifies
-// that the proxy sent a request, instructs the proxy to hold connections open, decodes and encodes
-// WebSocket-over-HTTP, and publishes.
+// Package grip implements what an origin needs behind a GRIP proxy (Fanout or Pushpin):
+// it verifies that the proxy sent a request, instructs the proxy to hold connections
+// open, decodes and encodes WebSocket-over-HTTP, and publishes.
 // Source: https://pushpin.org/docs/protocols/grip/
 package grip
 
@@ -26,44 +26,43 @@ const (
 	HeaderLink      = "Grip-Link"       // response: where the proxy asks for messages that it missed
 )
 
-// Mode is how a connection is held.
-type Mode string
-
-// The modes.
+// The modes in which a connection is held.
 const (
-	Response Mode = "response" // the next message is the response; after a timeout, the origin's is
-	Stream   Mode = "stream"   // the origin's response stays open, and messages are appended to it
+	Response = "response" // the next message is the response; after a timeout, the origin's is
+	Stream   = "stream"   // the origin's response stays open, and messages are appended to it
 )
 
 // Channel is a channel to subscribe to.
 type Channel struct {
 	Name string
-	// PrevID is the id of the last message that the client received. If the proxy knows a later one,
-	// it repeats the request to the origin, so that the client misses nothing.
+	// PrevID is the id of the last message that the client received. If the
+	// proxy knows a later one, it repeats the request to the origin, so that
+	// the client misses nothing.
 	PrevID string
 }
 
 // Hold tells the proxy to hold a connection open.
 type Hold struct {
-	Mode     Mode
+	Mode     string
 	Channels []Channel
-	// Timeout is how long to hold in the mode Response. 0 means the proxy's default. Pushpin holds
-	// for at least five seconds. All durations are in whole seconds.
+	// Timeout is how long to hold in the mode Response; Pushpin holds for at least five
+	// seconds. All durations are in whole seconds.
 	Timeout time.Duration
-	// In the mode Stream, KeepAlive is sent when the stream has been idle for KeepAliveAfter.
+	// In the mode Stream, KeepAlive is sent when the stream has
+	// been idle for KeepAliveAfter.
 	KeepAlive      string
 	KeepAliveAfter time.Duration
-	// Next is required in the mode Stream if a channel has a PrevID. The proxy requests it with
-	// HeaderLast when it missed a message, and whenever NextAfter has passed, and appends the
-	// response to the stream.
+	// Next is required in the mode Stream if a channel has a PrevID. When the proxy
+	// missed a message, and whenever NextAfter has passed, it requests Next with
+	// HeaderLast, and appends the response to the stream.
 	Next      string
 	NextAfter time.Duration
 }
 
 var allowed = regexp.MustCompile(`^[A-Za-z0-9._:-]+$`)
 
-// Set sets the headers of a response for the hold. If a channel's name or id contains a character
-// that is not allowed, it returns an error and sets no header.
+// Set sets the headers of a response for the hold. If a character in the name or id of
+// a channel is not allowed, it returns an error and sets no header.
 func (hold Hold) Set(h http.Header) error {
 	var channels []string
 	for _, c := range hold.Channels {
@@ -72,17 +71,19 @@ func (hold Hold) Set(h http.Header) error {
 			value += "; prev-id=" + c.PrevID
 		}
 		if !allowed.MatchString(c.Name) || c.PrevID != "" && !allowed.MatchString(c.PrevID) {
-			return fmt.Errorf("%s %q: only letters, digits, '.', '_', ':' and '-' are allowed", HeaderChannel, value)
+			return fmt.Errorf("%s %q: only letters, digits, '.', '_', ':' and '-' are allowed",
+				HeaderChannel, value)
 		}
 		channels = append(channels, value)
 	}
 	h[HeaderChannel] = channels
-	h.Set(HeaderHold, string(hold.Mode))
+	h.Set(HeaderHold, hold.Mode)
 	if hold.Timeout > 0 {
 		h.Set(HeaderTimeout, seconds(hold.Timeout))
 	}
 	if hold.KeepAlive != "" {
-		text := base64.StdEncoding.EncodeToString([]byte(hold.KeepAlive)) // so that it may contain line ends
+		// In base64, it may contain line ends.
+		text := base64.StdEncoding.EncodeToString([]byte(hold.KeepAlive))
 		h.Set(HeaderKeepAlive, text+"; format=base64; timeout="+seconds(hold.KeepAliveAfter))
 	}
 	if hold.Next != "" {
@@ -93,28 +94,25 @@ func (hold Hold) Set(h http.Header) error {
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-// Last returns the id, in a request's HeaderLast, of the last message that the proxy delivered to
-// this client on the channel, or "".
+// Last returns the id, in a request's HeaderLast, of the last message that the client
+// received on the channel, or "".
 func Last(h http.Header, channel string) string {
-	for _, line := range h.Values(HeaderLast) {
-		for item := range strings.SplitSeq(line, ",") {
-			name, params, _ := strings.Cut(item, ";")
-			if strings.TrimSpace(name) != channel {
-				continue
-			}
-			for param := range strings.SplitSeq(params, ";") {
-				if id, ok := strings.CutPrefix(strings.TrimSpace(param), "last-id="); ok {
-					return id
-				}
+	for item := range strings.SplitSeq(strings.Join(h.Values(HeaderLast), ","), ",") {
+		name, params, _ := strings.Cut(item, ";")
+		for param := range strings.SplitSeq(params, ";") {
+			id, ok := strings.CutPrefix(strings.TrimSpace(param), "last-id=")
+			if ok && strings.TrimSpace(name) == channel {
+				return id
 			}
 		}
 	}
 	return ""
 }
 
-// The response that accepts a WebSocket has HeaderExtension with the value Extension. From then on,
-// the proxy sends what follows MessagePrefix to the client, and obeys what follows ControlPrefix. So a
-// client's text that the origin returns after MessagePrefix is never taken for a control message.
+// The response that accepts a WebSocket has HeaderExtension with the value Extension.
+// From then on, the proxy sends what follows MessagePrefix to the client, and obeys
+// what follows ControlPrefix. So a client's text that the origin returns after
+// MessagePrefix is never taken for a control message.
 const (
 	HeaderExtension = "Sec-WebSocket-Extensions"
 	Extension       = "grip"
@@ -122,18 +120,21 @@ const (
 	ControlPrefix   = "c:"
 )
 
-// Message returns the event that sends a message to a client. The kind is Text or Binary.
+// Message returns the event that sends a message to a client.
+// The kind is Text or Binary.
 func Message(kind string, content []byte) Event {
 	return Event{Type: kind, Content: append([]byte(MessagePrefix), content...)}
 }
 
 // Subscribe returns the event that subscribes a WebSocket to a channel.
 func Subscribe(channel string) Event {
-	message, _ := json.Marshal(map[string]string{"type": "subscribe", "channel": channel}) // cannot fail
+	control := map[string]string{"type": "subscribe", "channel": channel}
+	message, _ := json.Marshal(control) // cannot fail
 	return Event{Type: Text, Content: append([]byte(ControlPrefix), message...)}
 }
 
-// CloseEvent returns the event that closes a WebSocket with a code and a reason of at most 123 bytes.
+// CloseEvent returns the event that closes a WebSocket with a code and a
+// reason of at most 123 bytes.
 // Source: RFC 6455 section 5.5.1
 func CloseEvent(code uint16, reason string) Event {
 	return Event{Type: Close, Content: append([]byte{byte(code >> 8), byte(code)}, reason...)}

@@ -28,19 +28,13 @@ type Event struct {
 	Content []byte // nil if there is none
 }
 
-// maxEvents limits the number of events in one body.
-const maxEvents = 10_000
-
 var errTruncated = errors.New("the body ends within an event")
 
-// DecodeEvents decodes the body of a WebSocket-over-HTTP request or response. The events share the
-// memory of the body. Errors count the events from 1.
+// DecodeEvents decodes the body of a WebSocket-over-HTTP request or response. The
+// events share the memory of the body. Errors count the events from 1.
 func DecodeEvents(body []byte) ([]Event, error) {
 	var events []Event
 	for len(body) > 0 {
-		if len(events) == maxEvents {
-			return nil, fmt.Errorf("websocket events: more than %d", maxEvents)
-		}
 		e, rest, err := decodeEvent(body)
 		if err != nil {
 			return nil, fmt.Errorf("websocket events: event %d: %w", len(events)+1, err)
@@ -53,26 +47,26 @@ func DecodeEvents(body []byte) ([]Event, error) {
 func decodeEvent(body []byte) (e Event, rest []byte, err error) {
 	line, rest, ok := bytes.Cut(body, []byte("\r\n"))
 	if !ok {
-		return Event{}, nil, errTruncated
+		return e, nil, errTruncated
 	}
 	name, size, sized := bytes.Cut(line, []byte(" "))
 	switch e.Type = string(name); e.Type {
 	case Open, Text, Binary, Ping, Pong, Close, Disconnect:
 	default:
-		return Event{}, nil, fmt.Errorf("unknown type %.20q", name)
+		return e, nil, fmt.Errorf("unknown type %.20q", name)
 	}
 	if !sized {
 		return e, rest, nil
 	}
 	n, err := strconv.ParseUint(string(size), 16, 31)
 	if err != nil {
-		return Event{}, nil, fmt.Errorf("size %.20q is not a hexadecimal number below 2^31", size)
+		return e, nil, fmt.Errorf("size %.20q is not a hexadecimal number below 2^31", size)
 	}
 	if uint64(len(rest)) < n+2 {
-		return Event{}, nil, errTruncated
+		return e, nil, errTruncated
 	}
 	if !bytes.HasPrefix(rest[n:], []byte("\r\n")) {
-		return Event{}, nil, fmt.Errorf("its content is not %d bytes long", n)
+		return e, nil, fmt.Errorf("its content is not %d bytes long", n)
 	}
 	e.Content = rest[:n:n]
 	return e, rest[n+2:], nil

@@ -28,9 +28,8 @@ const (
 // beginning is the id before the first message of a channel.
 const beginning = "none-0"
 
-// history keeps the last messages of each channel for clients that missed them, because they were not
-// connected or were between two requests. It is in memory: an origin with more than one process needs
-// a database instead.
+// history keeps the last messages of each channel for clients that missed them. It is
+// in memory: an origin with more than one process needs a database instead.
 type history struct {
 	mu       sync.Mutex
 	channels map[string]*channelLog
@@ -50,8 +49,8 @@ func (l *channelLog) id(n int) string {
 	return l.epoch + "-" + strconv.Itoa(n)
 }
 
-// add adds a message and returns it with its id. If check returns an error, add returns that and adds
-// nothing.
+// add adds a message and returns it with its id. If check returns
+// an error, add adds nothing.
 func (h *history) add(channel, text string, check func(message) error) (message, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -59,12 +58,13 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 	if l == nil {
 		l = &channelLog{epoch: strings.ToLower(rand.Text()[:8])}
 	}
-	m := message{ID: l.id(l.count + 1), Prev: l.id(l.count), Text: text, At: time.Now().UnixMilli()}
+	m := message{l.id(l.count + 1), l.id(l.count), text, time.Now().UnixMilli()}
 	if err := check(m); err != nil {
 		return message{}, err
 	}
-	if len(h.channels) == maxChannels && h.channels[channel] == nil { // forget one
-		delete(h.channels, slices.MinFunc(slices.Collect(maps.Keys(h.channels)), func(a, b string) int {
+	if len(h.channels) == maxChannels && h.channels[channel] == nil { // forget the oldest
+		names := slices.Collect(maps.Keys(h.channels))
+		delete(h.channels, slices.MinFunc(names, func(a, b string) int {
 			return cmp.Compare(h.channels[a].lastAt(), h.channels[b].lastAt())
 		}))
 	}
@@ -81,10 +81,11 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 
 func (l *channelLog) lastAt() int64 { return l.messages[len(l.messages)-1].At }
 
-// after returns the messages after the one with the id. start is the id before the first of them, and
-// last the id of the channel's last message. Without an id it returns no messages, because a new client
-// gets only new ones. If the history does not know the id, or no longer has some of the messages, it
-// returns all that it has, and gap is true.
+// after returns the messages after the one with the id. start is the id before
+// the first of them, and last the id of the channel's last message. Without an id
+// it returns no messages, because a new client gets only new ones. If the history
+// does not know the id, or no longer has some of the messages, it returns all
+// that it has, and gap is true.
 func (h *history) after(channel, id string) (messages []message, start, last string, gap bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

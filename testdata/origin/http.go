@@ -6,19 +6,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// stream answers /stream and /events with the messages that the client missed, and holds the response
-// open. /stream is plain text, with a line for each message. /events are Server-Sent Events: when an
-// EventSource reconnects, it sends Last-Event-ID. Other clients can send ?after=. A client without an
-// id gets only new messages.
+// stream answers /stream and /events with the messages that the client missed, and
+// holds the response open. /stream is plain text, with a line for each message. /events
+// are Server-Sent Events: when an EventSource reconnects, it sends Last-Event-ID. Other
+// clients can send ?after=. A client without an id gets only new messages.
 //
-// The proxy repeats the request when it notices that it missed a message, and also every o.next.
-// Grip-Last then has the id of the client's last message.
+// The proxy repeats the request, with Grip-Last, when it missed a
+// message, and also every o.next.
 // Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 func (o *origin) stream(w http.ResponseWriter, r *http.Request, c client) {
 	name := strings.TrimPrefix(r.URL.Path, "/")
@@ -31,23 +30,24 @@ func (o *origin) stream(w http.ResponseWriter, r *http.Request, c client) {
 	again := grip.Last(r.Header, channel)
 	after := cmp.Or(again, r.Header.Get("Last-Event-ID"), r.URL.Query().Get("after"))
 	missed, start, last, gap := o.history.after(c.channel, after)
-	next := url.URL{Path: r.URL.Path, RawQuery: url.Values{"channel": {c.channel}, "name": {c.name}}.Encode()}
 	hold := grip.Hold{
 		Mode:      grip.Stream,
 		Channels:  []grip.Channel{{Name: c.channel}, {Name: channel, PrevID: last}},
 		KeepAlive: keepAlive, KeepAliveAfter: o.keepAlive,
-		Next: next.String(), NextAfter: o.next,
+		Next: r.URL.Path + "?channel=" + c.channel + "&name=" + c.name, NextAfter: o.next,
 	}
 	if err := hold.Set(w.Header()); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("X-Content-Type-Options", "nosniff") // or a browser waits for more text to guess the type
+	// Otherwise a browser waits for more text, to guess the type.
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	switch {
 	case again != "":
 	case name == "events": // without a message, but with an id, so that the browser has one at once
-		fmt.Fprintf(w, "retry: 1000\nid: %s\nevent: start\ndata: {\"start\":%q,\"gap\":%t}\n\n", start, start, gap)
+		fmt.Fprintf(w, "retry: 1000\nid: %s\nevent: start\ndata: {\"start\":%[1]q,\"gap\":%t}\n\n",
+			start, gap)
 	default:
 		io.WriteString(w, "stream open\n")
 	}
@@ -69,12 +69,14 @@ type polled struct {
 	Gap      bool      `json:"gap"`  // the client missed messages that the origin no longer has
 }
 
-// poll answers at once if there are messages after the id in ?after=, or if ?after= is empty: then the
-// client learns where to start. Otherwise it waits for the next message, at most o.pollTimeout.
+// poll answers at once if there are messages after the id in ?after=, or if ?after= is
+// empty: then the client learns where to start. Otherwise it waits for the next
+// message, at most o.pollTimeout.
 func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 	o.presence.seen(c, "poll")
 	channel := c.channel + ":poll"
-	// When the proxy repeats a held request, Grip-Last has the id of the client's last message.
+	// When the proxy repeats a held request, Grip-Last has the id of
+	// the client's last message.
 	after := cmp.Or(r.URL.Query().Get("after"), grip.Last(r.Header, channel))
 	messages, _, last, gap := o.history.after(c.channel, after)
 	where := r.URL.Query().Has("after") && after == ""
@@ -97,8 +99,6 @@ func compactJSON(v any) string {
 	var text strings.Builder
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false) // otherwise "<" would take six bytes
-	if err := enc.Encode(v); err != nil {
-		panic(err) // strings and numbers can always be encoded
-	}
+	enc.Encode(v)            // cannot fail
 	return strings.TrimSuffix(text.String(), "\n")
 }

@@ -1,10 +1,11 @@
-// Command origin is the demo origin: a web server behind a GRIP proxy, which is Fanout in production and
-// Pushpin locally. Copy from it what you need.
+// Command origin is the demo origin: a web server behind a GRIP proxy, which is Fanout
+// in production and Pushpin locally. Copy from it what you need.
 //
-// Every endpoint takes the name of a channel as ?channel=, and uses five channels of the proxy for it.
-// The origin publishes its messages on "name:stream", "name:events", "name:poll" and "name:socket", in
-// the format of that endpoint and with ids, so that no message is lost. The channel "name" is for
-// messages that are published directly to the proxy.
+// Every endpoint takes the name of a channel as ?channel=, and uses five channels of
+// the proxy for it. The origin publishes its messages on "name:stream",
+// "name:events", "name:poll" and "name:socket", in the format of that endpoint and
+// with ids, so that no message is lost. The channel "name" is for messages that are
+// published directly to the proxy.
 package main
 
 import (
@@ -25,7 +26,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// localGripURL has the issuer and the key of the proxy that `fastly compute serve` starts.
+// localGripURL has the issuer and the key of the proxy that
+// `fastly compute serve` starts.
 const localGripURL = "http://localhost:5561/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
 
 //go:embed page
@@ -34,11 +36,15 @@ var pageFiles embed.FS
 func main() {
 	addr := flag.String("addr", "localhost:3000", "where to listen, `host:port`")
 	trust := flag.String("trust", "http://localhost:7676,http://127.0.0.1:7676",
-		"web `origins` of the app, separated by commas: only pages from there may publish and open WebSockets")
+		"web `origins` of the app, separated by commas: "+
+			"only pages from there may publish and open WebSockets")
 	o := newOrigin()
-	flag.DurationVar(&o.pollTimeout, "poll-timeout", 25*time.Second, "how long a long-poll waits; many proxies allow only 30 s")
-	flag.DurationVar(&o.keepAlive, "keep-alive", 20*time.Second, "how long a stream is idle before it gets a keep-alive")
-	flag.DurationVar(&o.next, "next", 30*time.Second, "how often the proxy asks for messages that a stream may have missed")
+	flag.DurationVar(&o.pollTimeout, "poll-timeout", 25*time.Second,
+		"how long a long-poll waits; many proxies allow only 30 s")
+	flag.DurationVar(&o.keepAlive, "keep-alive", 20*time.Second,
+		"how long a stream is idle before it gets a keep-alive")
+	flag.DurationVar(&o.next, "next", 30*time.Second,
+		"how often the proxy asks for messages that a stream may have missed")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("origin: ")
@@ -47,19 +53,21 @@ func main() {
 	//	GRIP_URL='https://api.fastly.com/service/ID?key=TOKEN&verify-iss=fastly:ID'
 	//	GRIP_VERIFY_KEY='{"kty":"EC","crv":"P-256","x":"CKo5A1ebyFcnmVV8SE5On-8G81JyBjSvcrx4VLetWCg","y":"7gwJqaU6N8TP88--twjkwoB36f-pT3QsmI46nPhjO7M"}'
 	var err error
-	o.grip, err = grip.ParseURL(cmp.Or(os.Getenv("GRIP_URL"), localGripURL), os.Getenv("GRIP_VERIFY_KEY"))
-	if err != nil {
+	gripURL := cmp.Or(os.Getenv("GRIP_URL"), localGripURL)
+	if o.grip, err = grip.ParseURL(gripURL, os.Getenv("GRIP_VERIFY_KEY")); err != nil {
 		log.Fatal(err)
 	}
 	if !o.grip.Verifies() {
-		log.Print("WARNING: there is no verify-key in GRIP_URL and no GRIP_VERIFY_KEY: anybody who reaches this origin can pretend to be the proxy")
+		log.Print("WARNING: there is no verify-key in GRIP_URL and no GRIP_VERIFY_KEY: " +
+			"anybody who reaches this origin can pretend to be the proxy")
 	}
 	if o.pages, err = trustPages(*trust); err != nil {
 		log.Fatal(err)
 	}
-	server := http.Server{Addr: *addr, Handler: o.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
-	publishTo, _, _ := strings.Cut(o.grip.ControlURI.String(), "?") // its query may have secrets
+	// The query may have secrets.
+	publishTo, _, _ := strings.Cut(o.grip.ControlURI.Redacted(), "?")
 	log.Printf("listening on http://%s/, publishing to %s", *addr, publishTo)
+	server := http.Server{Addr: *addr, Handler: o.handler(), ReadTimeout: time.Minute}
 	log.Fatal(server.ListenAndServe())
 }
 
@@ -73,18 +81,19 @@ type origin struct {
 }
 
 func newOrigin() *origin {
-	return &origin{history: history{channels: map[string]*channelLog{}}, presence: presence{last: map[present]time.Time{}}}
+	return &origin{
+		history:  history{channels: map[string]*channelLog{}},
+		presence: presence{last: map[present]time.Time{}},
+	}
 }
 
 func (o *origin) handler() http.Handler {
 	mux := http.NewServeMux()
-	files, err := fs.Sub(pageFiles, "page")
-	if err != nil {
-		panic(err) // the directory is embedded
-	}
+	files, _ := fs.Sub(pageFiles, "page") // cannot fail: the directory is embedded
 	for _, file := range []string{"/{$}", "/app.js", "/style.css"} {
 		mux.HandleFunc("GET "+file, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Security-Policy", "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'")
+			w.Header().Set("Content-Security-Policy",
+				"default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'")
 			w.Header().Set("X-Content-Type-Options", "nosniff")
 			http.FileServerFS(files).ServeHTTP(w, r)
 		})
@@ -93,7 +102,8 @@ func (o *origin) handler() http.Handler {
 	mux.Handle("GET /events", o.held(o.stream))
 	mux.Handle("GET /poll", o.held(o.poll))
 	mux.Handle("GET /me", o.held(me))
-	mux.Handle("POST /socket", o.pages.Handler(o.held(o.socket))) // a WebSocket's events arrive in POST requests
+	// A WebSocket's events arrive in POST requests.
+	mux.Handle("POST /socket", o.pages.Handler(o.held(o.socket)))
 	mux.HandleFunc("GET /socket", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "this is a WebSocket: connect with ws://", http.StatusUpgradeRequired)
@@ -101,12 +111,16 @@ func (o *origin) handler() http.Handler {
 	mux.Handle("POST /publish", o.pages.Handler(http.HandlerFunc(o.publish)))
 	mux.HandleFunc("GET /who", o.who)
 	mux.HandleFunc("/echo", o.echo)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store") // most answers are about one client
+		mux.ServeHTTP(w, r)
+	})
 }
 
-// trustPages returns a filter that refuses what a browser sends for pages of other sites, with the
-// cookies of this one. It is given the app's own web origins, such as https://www.example.com, because
-// the Host that arrives here is the backend's override host. Programs such as curl pass: see publish.
+// trustPages returns a filter that refuses what a browser sends for pages of other
+// sites, with the cookies of this one. It is given the app's own web origins, such as
+// https://www.example.com, because the Host that arrives here is the backend's override
+// host. Programs such as curl pass.
 func trustPages(origins string) (*http.CrossOriginProtection, error) {
 	pages := http.NewCrossOriginProtection()
 	for origin := range strings.SplitSeq(origins, ",") {
@@ -116,7 +130,9 @@ func trustPages(origins string) (*http.CrossOriginProtection, error) {
 	}
 	pages.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := r.Header.Get("Origin")
-		log.Printf("%s %s: refused a page of %q; if this page is yours, add its origin to -trust, or use make demo TRUST=%[3]q", r.Method, r.URL.Path, from)
+		log.Printf("%s %s: refused a page of %q; if this page is yours, "+
+			"add its origin to -trust, or use make demo TRUST=%[3]q",
+			r.Method, r.URL.Path, from)
 		http.Error(w, "pages of other sites may not do this", http.StatusForbidden)
 	}))
 	return pages, nil
@@ -126,47 +142,48 @@ func trustPages(origins string) (*http.CrossOriginProtection, error) {
 type client struct {
 	channel string
 	name    string // what the person calls itself; may be empty
-	user    string // who the app vouches that it is; may be empty
+	user    string // who it is, from X-User: the app sets that once it has checked; may be empty
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// parseClient reads ?channel= and ?name=. If they are not valid, it answers the request with an error.
+// parseClient reads ?channel= and ?name=. If they are not valid, it answers
+// the request with an error.
 func parseClient(w http.ResponseWriter, r *http.Request) (client, bool) {
 	query := r.URL.Query()
 	c := client{channel: cmp.Or(query.Get("channel"), "demo"), name: query.Get("name")}
 	if !validName.MatchString(c.channel) || c.name != "" && !validName.MatchString(c.name) {
-		http.Error(w, "channel and name must be 1 to 64 letters, digits, '.', '_' or '-'", http.StatusBadRequest)
+		http.Error(w, "channel and name must be 1 to 64 letters, digits, '.', '_' or '-'",
+			http.StatusBadRequest)
 		return client{}, false
 	}
 	return c, true
 }
 
-// headerUser is where the app says who the client is, once it has checked that.
-const headerUser = "X-User"
-
-// held wraps an endpoint that works only through the proxy, such as one whose connections it holds.
+// held wraps an endpoint that works only through the proxy.
 func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := o.grip.Verify(r); err != nil {
 			log.Printf("%s %s from %s: %v", r.Method, r.URL.Path, r.RemoteAddr, err)
-			http.Error(w, "this endpoint works through the GRIP proxy only: connect to the app, and let main.go hand off the request", http.StatusForbidden)
+			http.Error(w, "this endpoint works through the GRIP proxy only: "+
+				"connect to the app, and let main.go hand off the request",
+				http.StatusForbidden)
 			return
 		}
 		c, ok := parseClient(w, r)
 		if !ok {
 			return
 		}
-		// Several values may be the client's and the app's, and a proxy may have joined them with a comma.
-		user := strings.Join(r.Header.Values(headerUser), ",")
+		// Several values may be the client's and the app's. A
+		// proxy may have joined them.
+		user := strings.Join(r.Header.Values("X-User"), ",")
 		if strings.Contains(user, ",") {
-			http.Error(w, "there must be only one "+headerUser, http.StatusBadRequest)
+			http.Error(w, "there must be only one X-User", http.StatusBadRequest)
 			return
 		}
 		if o.grip.Verifies() { // otherwise anybody can pretend to be the proxy
 			c.user = user
 		}
-		w.Header().Set("Cache-Control", "no-store")
 		endpoint(w, r, c)
 	})
 }
@@ -181,24 +198,27 @@ func me(w http.ResponseWriter, _ *http.Request, c client) {
 	writeJSON(w, map[string]string{"user": c.user})
 }
 
-// echo reports the request as it arrived here, and whether the app handed it off to Fanout.
+// echo reports the request as it arrived here, and whether the
+// app handed it off to Fanout.
 func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store") // the report shows this client's headers
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
-		http.Error(w, fmt.Sprintf("the body is incomplete: it ended after %d bytes", n), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("the body ended after %d bytes", n),
+			http.StatusBadRequest)
 		return
 	}
-	header, gripSig := r.Header.Clone(), "valid"
-	if err := o.grip.Verify(r); err != nil {
-		gripSig = err.Error()
-	} else {
+	header, viaFanout := r.Header.Clone(), o.grip.Verify(r) == nil
+	if viaFanout {
 		// Until the signature expires, anybody who has it can pretend to be the proxy.
 		header.Set(grip.HeaderSig, "(withheld)")
 	}
 	writeJSON(w, map[string]any{
-		"method": r.Method, "target": r.RequestURI, "host": r.Host, "header": header, "bodyBytes": n,
-		"viaFanout": gripSig == "valid", "gripSig": gripSig,
+		"method":    r.Method,
+		"target":    r.RequestURI,
+		"host":      r.Host,
+		"header":    header,
+		"bodyBytes": n,
+		"viaFanout": viaFanout,
 	})
 }
 
@@ -206,7 +226,5 @@ func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		log.Printf("write a response: %v", err)
-	}
+	enc.Encode(v) // fails only if the client has left
 }

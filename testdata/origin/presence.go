@@ -9,14 +9,15 @@ import (
 	"time"
 )
 
-// presenceTTL is how long a client counts as connected after its last request. It is longer than the
-// time between two requests of the proxy for a held connection.
+// presenceTTL is how long a client counts as connected after its last request. The
+// proxy repeats the requests of held connections more often than that.
 const presenceTTL = 45 * time.Second
 
 const maxPresent = 10_000 // clients that count as connected, on all channels
 
-// presence keeps which clients are connected, and how. It sees requests, not connections: when a
-// WebSocket ends, the proxy sends an event, but a stream or a long-poll just has no more requests.
+// presence keeps which clients are connected, and how. It sees requests, not
+// connections: when a WebSocket ends, there is an event, but a stream or a long-poll
+// just has no more requests.
 type presence struct {
 	mu   sync.Mutex
 	last map[present]time.Time
@@ -31,18 +32,19 @@ type present struct {
 func (p *presence) seen(c client, transport string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	who := present{c.channel, c.name, transport}
 	if len(p.last) == maxPresent {
 		p.purge()
 	}
-	if _, here := p.last[who]; c.name != "" && (here || len(p.last) < maxPresent) {
-		p.last[who] = time.Now()
+	if c.name != "" && len(p.last) < maxPresent {
+		p.last[present{c.channel, c.name, transport}] = time.Now()
 	}
 }
 
 // purge removes clients without a recent request. The caller has locked p.mu.
 func (p *presence) purge() {
-	maps.DeleteFunc(p.last, func(_ present, at time.Time) bool { return time.Since(at) > presenceTTL })
+	maps.DeleteFunc(p.last, func(_ present, at time.Time) bool {
+		return time.Since(at) > presenceTTL
+	})
 }
 
 func (p *presence) gone(c client, transport string) {
@@ -71,7 +73,6 @@ func (p *presence) on(channel string) []present {
 // who answers with a list of the connected clients.
 func (o *origin) who(w http.ResponseWriter, r *http.Request) {
 	if c, ok := parseClient(w, r); ok {
-		w.Header().Set("Cache-Control", "no-store")
 		writeJSON(w, o.presence.on(c.channel))
 	}
 }

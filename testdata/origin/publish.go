@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -13,12 +12,13 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// publish publishes the body, a text in UTF-8, to all clients of a channel, on every kind of connection.
+// publish publishes the body to all clients of a channel, on every kind of connection.
 // The app forwards this request; it does not hand it off.
 //
-// Whoever can send this request publishes at your cost, because Fastly bills each delivered message. The
-// demo refuses only pages of other sites. In production, check that the client may publish to the channel,
-// and limit how much. If only your own code publishes, remove this endpoint.
+// Whoever can send this request publishes at your cost, because Fastly bills each
+// delivered message. The demo refuses only pages of other sites. In production, check
+// that the client may publish to the channel, and limit how much. If only your own code
+// publishes, remove this endpoint.
 func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	c, ok := parseClient(w, r)
 	if !ok {
@@ -30,36 +30,36 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	}
 	text := string(body)
 	if text == "" || !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n") {
-		http.Error(w, "the body must be the message: one line of text in UTF-8", http.StatusBadRequest)
+		http.Error(w, "the body must be the message: one line of text in UTF-8",
+			http.StatusBadRequest)
 		return
 	}
 
 	// The history comes first: a client that the proxy misses finds the message there.
-	m, err := o.history.add(c.channel, text, func(m message) error { return grip.Fits(items(c.channel, m)...) })
+	fits := func(m message) error { return grip.Fits(items(c.channel, m)...) }
+	m, err := o.history.add(c.channel, text, fits)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	// The message is in the history, so publish it even if this client disconnects now.
-	if err := o.grip.Publish(context.WithoutCancel(r.Context()), items(c.channel, m)...); err != nil {
+	// Publish it even if this client disconnects now.
+	ctx := context.WithoutCancel(r.Context())
+	if err := o.grip.Publish(ctx, items(c.channel, m)...); err != nil {
 		log.Printf("publish to %q: %v", c.channel, err)
-		why := "the GRIP proxy does not answer"
-		if refused := new(grip.PublishError); errors.As(err, &refused) {
-			why = fmt.Sprintf("the GRIP proxy refused it with status %d", refused.StatusCode)
-		}
-		http.Error(w, "the message is stored, and clients get it with their next request; but it was not published: "+why, http.StatusBadGateway)
+		http.Error(w, "clients get the message with their next request; "+
+			"the GRIP proxy did not accept it", http.StatusBadGateway)
 		return
 	}
 	writeJSON(w, m)
 }
 
-// readBody reads the body of a request. If it cannot, it answers the request with an error.
+// readBody reads the body of a request. If it cannot, it answers
+// the request with an error.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		http.Error(w, fmt.Sprintf("the body is larger than %d KiB", limit>>10), http.StatusRequestEntityTooLarge)
-	} else if err != nil {
-		http.Error(w, "the body is incomplete", http.StatusBadRequest)
+	if err != nil {
+		http.Error(w, fmt.Sprintf("the body is incomplete, or larger than %d KiB", limit>>10),
+			http.StatusRequestEntityTooLarge)
 	}
 	return body, err == nil
 }
@@ -75,7 +75,12 @@ func items(channel string, m message) []grip.Item {
 	}
 	var all []grip.Item
 	for transport, f := range formats {
-		all = append(all, grip.Item{Channel: channel + ":" + transport, ID: m.ID, PrevID: m.Prev, Formats: f})
+		all = append(all, grip.Item{
+			Channel: channel + ":" + transport,
+			ID:      m.ID,
+			PrevID:  m.Prev,
+			Formats: f,
+		})
 	}
 	return all
 }

@@ -3,22 +3,17 @@ package main
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// subprotocol is accepted if the client offers it.
-const subprotocol = "fanout-demo"
-
-// maxEcho is the size of the largest message that is echoed: 32 KiB with its prefix. Pushpin 1.36, the
-// version in Debian 12, stalls on larger messages from the origin.
+// maxEcho is the size of the largest message that is echoed: 32 KiB with its prefix.
+// Pushpin 1.36, the version in Debian 12, stalls on larger messages from the origin.
 const maxEcho = 32<<10 - len(grip.MessagePrefix)
 
-// maxEvents is the size of the largest body with events. It has room for a message of 64 KiB in several
-// frames, and for others.
+// maxEvents is the size of the largest body with events, of which there may be many.
 const maxEvents = 1 << 20
 
 // command is a text message that the WebSocket does not echo.
@@ -29,12 +24,13 @@ type command struct {
 	Reason string  `json:"reason"`
 }
 
-// socket answers the events of a WebSocket: it accepts the WebSocket, subscribes it to the channel and
-// obeys its commands. It echoes all other messages.
+// socket answers the events of a WebSocket: it accepts the WebSocket, subscribes it to
+// the channel and obeys its commands. It echoes all other messages.
 // Source: https://pushpin.org/docs/protocols/websocket-over-http/
 func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	if t := r.Header.Get("Content-Type"); t != grip.EventsType {
-		http.Error(w, "this is a WebSocket: the body must be "+grip.EventsType, http.StatusUnsupportedMediaType)
+		http.Error(w, "this is a WebSocket: the body must be "+grip.EventsType,
+			http.StatusUnsupportedMediaType)
 		return
 	}
 	body, ok := readBody(w, r, maxEvents)
@@ -48,7 +44,8 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	}
 
 	o.presence.seen(c, "socket")
-	// The proxy keeps attributes of the connection, and sends them with each request as Meta-.
+	// The proxy keeps attributes of the connection, and sends them
+	// with each request as Meta-.
 	echoed, _ := strconv.Atoi(r.Header.Get("Meta-Echoed"))
 	var out []grip.Event
 	for _, e := range in {
@@ -58,20 +55,22 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 		switch e.Type {
 		case grip.Open:
 			w.Header().Set(grip.HeaderExtension, grip.Extension)
-			offered := strings.FieldsFunc(r.Header.Get("Sec-WebSocket-Protocol"), func(c rune) bool { return c == ',' || c == ' ' })
-			if slices.Contains(offered, subprotocol) {
-				w.Header().Set("Sec-WebSocket-Protocol", subprotocol)
+			for offered := range strings.SplitSeq(r.Header.Get("Sec-WebSocket-Protocol"), ",") {
+				if strings.TrimSpace(offered) == "fanout-demo" {
+					w.Header().Set("Sec-WebSocket-Protocol", "fanout-demo")
+				}
 			}
 			out = append(out, e, grip.Subscribe(c.channel), grip.Subscribe(c.channel+":socket"))
 		case grip.Text:
-			if answer, ok := o.obey(r, c, e.Content, echoed); ok {
+			if answer, ok := o.obey(c, e.Content, echoed); ok {
 				out = append(out, answer...)
 				continue
 			}
 			fallthrough
 		case grip.Binary:
 			if len(e.Content) > maxEcho {
-				out = append(out, grip.CloseEvent(1009, "the message is too big")) // RFC 6455 section 7.4.1
+				// RFC 6455 section 7.4.1
+				out = append(out, grip.CloseEvent(1009, "the message is too big"))
 				continue
 			}
 			echoed++
@@ -85,39 +84,48 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 			o.presence.gone(c, "socket")
 		}
 	}
-	w.Header().Set("Keep-Alive-Interval", "20") // seconds; an idle WebSocket still counts as connected
+	w.Header().Set("Keep-Alive-Interval", "20") // seconds; so an idle WebSocket counts as connected
 	w.Header().Set("Set-Meta-Echoed", strconv.Itoa(echoed))
 	w.Header().Set("Content-Type", grip.EventsType)
 	w.Write(grip.EncodeEvents(out...))
 }
 
-// obey returns the answer to a text message that is a command. ok is false if it is not a command.
-func (o *origin) obey(r *http.Request, c client, content []byte, echoed int) (answer []grip.Event, ok bool) {
+// obey returns the answer to a text message that is a command. ok is
+// false if it is not a command.
+func (o *origin) obey(c client, content []byte, echoed int) (answer []grip.Event, ok bool) {
 	var cmd command
 	if err := json.Unmarshal(content, &cmd); err != nil {
 		return nil, false
 	}
-	text := func(v any) grip.Event { return grip.Message(grip.Text, []byte(compactJSON(v))) }
+	say := func(v any) {
+		answer = append(answer, grip.Message(grip.Text, []byte(compactJSON(v))))
+	}
 	switch {
 	case cmd.Close != 0:
 		// An application must not send the other codes: RFC 6455 section 7.4.
 		if cmd.Close != 1000 && (cmd.Close < 3000 || cmd.Close > 4999) || len(cmd.Reason) > 123 {
-			return []grip.Event{text(map[string]string{"error": "close needs the code 1000, or a code from 3000 to 4999, and a reason of at most 123 bytes"})}, true
+			say(map[string]string{"error": "close needs the code 1000, " +
+				"or a code from 3000 to 4999, and a reason of at most 123 bytes"})
+			break
 		}
 		o.presence.gone(c, "socket")
-		return []grip.Event{grip.CloseEvent(cmd.Close, cmd.Reason)}, true
+		answer = append(answer, grip.CloseEvent(cmd.Close, cmd.Reason))
 	case cmd.WhoAmI:
-		return []grip.Event{text(map[string]any{"connection": r.Header.Get("Connection-Id"), "name": c.name, "user": c.user, "echoed": echoed})}, true
+		say(map[string]any{
+			"name":   c.name,
+			"user":   c.user,
+			"echoed": echoed,
+		})
 	case cmd.After != nil:
-		// The subscription starts a moment after the client sees the WebSocket open. So the client asks
-		// for the messages of that moment when the WebSocket opens, and again when the prev of a message
-		// is not the id of the one before. It counts as connected after this answer.
+		// The subscription starts a moment after the client sees the WebSocket open. So
+		// the client asks for the messages of that moment when the WebSocket opens, and
+		// again when the prev of a message is not the id of the one before. It counts
+		// as connected after this answer.
 		messages, start, _, gap := o.history.after(c.channel, *cmd.After)
-		answer = append(answer, text(map[string]any{"start": start, "gap": gap}))
+		say(map[string]any{"start": start, "gap": gap})
 		for _, m := range messages {
-			answer = append(answer, text(m))
+			say(m)
 		}
-		return answer, true
 	}
-	return nil, false
+	return answer, answer != nil
 }
