@@ -1,5 +1,5 @@
-// Package origins finds, installs and starts origins in other languages, for `make demo ORIGIN=` and the
-// tests. README.md says which files such an origin has.
+// Package origins finds, installs and starts origins in other languages, for `make demo
+// ORIGIN=` and the tests. README.md says which files such an origin has.
 package origins
 
 import (
@@ -25,14 +25,12 @@ type Origin struct {
 	node bool   // false: Python
 }
 
-// Find returns the origin in dir. If Node.js and npm, or Python with venv, are missing for it, the error
-// says where to get them.
-func Find(ctx context.Context, dir string) (Origin, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return Origin{}, err
+// Find returns the origin in dir. If Node.js with npm, or Python with venv, is missing
+// for it, the error says where to get it.
+func Find(ctx context.Context, dir string) (o Origin, err error) {
+	if o.dir, err = filepath.Abs(dir); err != nil {
+		return o, err
 	}
-	o := Origin{abs, false}
 	switch {
 	case o.has("package.json"):
 		o.node = true
@@ -42,45 +40,46 @@ func Find(ctx context.Context, dir string) (Origin, error) {
 			err = json.Unmarshal(content, &file)
 		}
 		if err != nil || file.Scripts.Start == "" {
-			return Origin{}, fmt.Errorf("%s: package.json has no script \"start\", which must start the origin", dir)
+			return o, fmt.Errorf("%s: package.json has no script \"start\"", dir)
 		}
 		for _, program := range []string{"node", "npm"} {
 			if _, err := exec.LookPath(program); err != nil {
-				return Origin{}, fmt.Errorf("%s is an origin in JavaScript, but there is no %s on PATH: install Node.js with npm (https://nodejs.org/; on Debian: sudo apt-get install nodejs npm)", dir, program)
+				return o, fmt.Errorf("%s is an origin in JavaScript, but there is no %s on PATH: "+
+					"install Node.js with npm (https://nodejs.org/; on Debian: "+
+					"sudo apt-get install nodejs npm)", dir, program)
 			}
 		}
 	case o.has("requirements.txt") && o.has("app.py"):
-		if _, err := exec.LookPath("python3"); err != nil {
-			return Origin{}, fmt.Errorf("%s is an origin in Python, but there is no python3 on PATH: install it (https://www.python.org/downloads/; on Debian: sudo apt-get install python3-venv)", dir)
-		}
 		// Debian packages ensurepip separately. Without it, venv fails later.
 		if err := exec.CommandContext(ctx, "python3", "-c", "import venv, ensurepip").Run(); err != nil {
-			return Origin{}, fmt.Errorf("%s is an origin in Python, but this python3 cannot create virtual environments: on Debian and Ubuntu, sudo apt-get install python3-venv", dir)
+			return o, fmt.Errorf("%s is an origin in Python, but there is no python3 with venv on PATH: "+
+				"install it (https://www.python.org/downloads/; on Debian: "+
+				"sudo apt-get install python3-venv)", dir)
 		}
 	default:
-		return Origin{}, fmt.Errorf("%s is not the directory of an origin: it has neither package.json nor app.py with requirements.txt (see testdata/origins/README.md)", dir)
+		return o, fmt.Errorf("%s is not the directory of an origin: it has neither package.json "+
+			"nor app.py with requirements.txt (see testdata/origins/README.md)", dir)
 	}
 	return o, nil
 }
 
-func (o Origin) path(name ...string) string {
-	return filepath.Join(append([]string{o.dir}, name...)...)
-}
+func (o Origin) path(name string) string { return filepath.Join(o.dir, name) }
 
 func (o Origin) has(name string) bool {
 	_, err := os.Stat(o.path(name))
 	return err == nil
 }
 
-// Install installs the origin's libraries into its directory, unless they are there, and returns the
-// command that starts it. Progress goes to out. Several processes may call Install at the same time.
+// Install installs the origin's libraries into its directory, unless they are there,
+// and returns the command that starts it. Progress goes to out. Several processes may
+// call Install at the same time.
 func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
-	lock := flock.New(o.dir, flock.SetFlag(os.O_RDONLY)) // the directory itself, so that no lock file stays
+	lock := flock.New(o.dir, flock.SetFlag(os.O_RDONLY)) // so no lock file stays
 	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", o.dir, err)
 	}
 	defer lock.Close()
-	install, cmd := o.installPython, exec.Command(o.path(".venv", "bin", "python"), "app.py")
+	install, cmd := o.installPython, exec.Command(o.path(".venv/bin/python"), "app.py")
 	if o.node {
 		install, cmd = o.installNode, exec.Command("npm", "start", "--silent")
 	}
@@ -91,7 +90,8 @@ func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// installNode compares package-lock.json with npm's copy of it in node_modules, as npm does.
+// installNode compares package-lock.json with npm's copy of it in
+// node_modules, as npm does.
 func (o Origin) installNode(ctx context.Context, out io.Writer) error {
 	want, err := os.Stat(o.path("package-lock.json"))
 	if err != nil {
@@ -100,14 +100,15 @@ func (o Origin) installNode(ctx context.Context, out io.Writer) error {
 		}
 		return o.run(ctx, out, "npm", "install", "--no-audit", "--no-fund")
 	}
-	have, err := os.Stat(o.path("node_modules", ".package-lock.json"))
+	have, err := os.Stat(o.path("node_modules/.package-lock.json"))
 	if err == nil && !have.ModTime().Before(want.ModTime()) {
 		return nil
 	}
 	return o.run(ctx, out, "npm", "ci", "--no-audit", "--no-fund")
 }
 
-// installPython keeps a copy of requirements.txt, with Python's version, beside what it installed.
+// installPython keeps a copy of requirements.txt, with Python's
+// version, beside what it installed.
 func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 	want, err := os.ReadFile(o.path("requirements.txt"))
 	if err != nil {
@@ -118,7 +119,7 @@ func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("python3 --version: %w", err)
 	}
 	want = append(append(want, "\n# for "...), version...)
-	installed := o.path(".venv", "installed.txt")
+	installed := o.path(".venv/installed.txt")
 	have, _ := os.ReadFile(installed)
 	if bytes.Equal(have, want) {
 		return nil
@@ -128,8 +129,9 @@ func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	pip := []string{"-m", "pip", "install", "--use-pep517", "--disable-pip-version-check", "-r", "requirements.txt"}
-	if err := o.run(ctx, out, o.path(".venv", "bin", "python"), pip...); err != nil {
+	err = o.run(ctx, out, o.path(".venv/bin/python"), "-m", "pip", "install",
+		"--use-pep517", "--disable-pip-version-check", "-r", "requirements.txt")
+	if err != nil {
 		return err
 	}
 	return os.WriteFile(installed, want, 0o644)
