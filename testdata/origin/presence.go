@@ -32,11 +32,12 @@ type present struct {
 func (p *presence) seen(c client, transport string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	who := present{c.channel, c.name, transport}
 	if len(p.last) == maxPresent {
 		p.purge()
 	}
-	if c.name != "" && len(p.last) < maxPresent {
-		p.last[present{c.channel, c.name, transport}] = time.Now()
+	if _, here := p.last[who]; c.name != "" && (here || len(p.last) < maxPresent) {
+		p.last[who] = time.Now()
 	}
 }
 
