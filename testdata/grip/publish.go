@@ -14,7 +14,7 @@ import (
 )
 
 // MaxPublish is the maximum size in bytes of the body of a publish request.
-// Source: https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/
+// Source: the configuration of Pushpin that the Fastly CLI writes
 const MaxPublish = 64 << 10
 
 // Item is a message to a channel. A connection receives the format for
