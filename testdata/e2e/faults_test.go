@@ -31,7 +31,7 @@ func TestFaults(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
 	if *long {
-		allowFiles(t, 10_000) // Viceroy needs two for each connection
+		allowFiles(t)
 	}
 	f := &faults{project: newProject(t)}
 	f.set(t, 2000, "local_server", "backends", "origin", "first_byte_timeout_ms")
@@ -41,8 +41,7 @@ func TestFaults(t *testing.T) {
 	f.app = f.serve(t, "--watch")
 
 	t.Run("load", f.testLoad)
-	t.Run("the origin dies", f.testOriginDies)
-	t.Run("the origin hangs", f.testOriginHangs)
+	t.Run("the origin dies and hangs", f.testOrigin)
 	t.Run("some clients read nothing", f.testStalled)
 	t.Run("clients come and go", f.testComeAndGo)
 	t.Run("the app is rebuilt", f.testRebuilt)
@@ -53,25 +52,42 @@ func TestCount(t *testing.T) {
 	arrived := func(err error, numbers ...int) *client {
 		c := &client{err: err}
 		for _, n := range numbers {
-			c.got = append(c.got, arrival{n: n, padding: 10 * n, latency: time.Second})
+			c.got = append(c.got, arrival{n, time.Duration(n) * time.Second})
 		}
 		return c
 	}
-	incomplete := arrived(nil, 1, 2, 3)
-	incomplete.got[1].padding = 19
-	clients := []*client{
+	incomplete := arrived(nil, 1, 3)
+	incomplete.take("2 1700000000000000000 20 xxx", nil)
+	got := count([]*client{
 		arrived(nil, 0, 0, 1, 2, 3), // all that it should get
 		arrived(nil, 1, 2, 2, 3),    // a duplicate
 		arrived(nil, 2, 1, 3),       // out of order
 		arrived(nil, 1, 3),          // one is missing
 		incomplete,                  // another one is missing
 		arrived(io.EOF, 1),          // dropped, and two are missing
+	}, 3)
+	want := tally{
+		Connections: 6, Subscribed: 6, Dropped: 1,
+		Messages: 14, Missing: 4, Duplicates: 1, OutOfOrder: 1,
+		P50: 2 * time.Second, P99: 3 * time.Second,
 	}
-	got := count(clients, []int{10, 20, 30})
-	want := "6 connections, 1 dropped; 14 messages, 4 missing, 1 duplicates, 1 out of order; " +
-		"publish to arrival: p50 1s, p99 1s, max 1s"
-	if got.String() != want || got.lost() != 7 {
-		t.Errorf("got %v, want %s", got, want)
+	if got != want || got.lost() != 7 {
+		t.Errorf("got %+v, of which %d are lost; want %+v, of which 7 are", got, got.lost(), want)
+	}
+}
+
+// allowFiles lets the programs that the test starts have as many open files as the system allows.
+// Go itself raises the limit only for the test.
+func allowFiles(t *testing.T) {
+	t.Helper()
+	var limit syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if err == nil {
+		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+	const needed = 10_000 // Viceroy needs two for each connection
+	if err != nil || limit.Cur < needed {
+		t.Fatalf("a process needs %d open files, and the system allows %d (%v): raise that (ulimit -Hn %[1]d, as root)", needed, limit.Cur, err)
 	}
 }
 
@@ -93,50 +109,35 @@ func (f *faults) startOrigin(t *testing.T, handler http.HandlerFunc) {
 	go f.origin.Serve(l)
 }
 
-// allowFiles lets the programs that the test starts have n open files. Go raises the limit only for the test itself.
-func allowFiles(t *testing.T, n uint64) {
-	t.Helper()
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if limit.Max < n {
-		t.Fatalf("a process needs %d open files, and the system allows %d: raise that (ulimit -Hn %[1]d, as root)", n, limit.Max)
-	}
-	limit.Cur = max(n, min(limit.Cur, limit.Max))
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // held is clients that are held on one channel.
 type held struct {
 	*faults
 	channel string
 	clients []*client
-	padding []int // of the messages that each client must have got
+	sent    int // how many messages each client must have got
 }
 
 // hold opens n event streams and n WebSockets at addr, until the test ends, and waits until they get messages.
 func (f *faults) hold(t *testing.T, n int, addr string) *held {
 	t.Helper()
-	h := &held{faults: f, channel: strings.NewReplacer("/", ".", ":", ".").Replace(t.Name() + addr)}
-	t.Cleanup(h.leave)
-	for i := range 2 * n {
-		c, err := openClient(addr, kinds[i%2], h.channel)
-		if err != nil { // Pushpin 1.36 itself answers a few requests of many thousands with a 502
-			t.Logf("trying again: %v", err)
-			c, err = openClient(addr, kinds[i%2], h.channel)
+	h := &held{faults: f, channel: strings.ReplaceAll(t.Name(), "/", ".")}
+	t.Cleanup(func() {
+		for _, c := range h.clients {
+			c.leave()
 		}
-		if err != nil {
+	})
+	for refused := 0; len(h.clients) < 2*n; {
+		c, err := openClient(addr, kinds[len(h.clients)%2], h.channel)
+		if err == nil {
+			h.clients = append(h.clients, c)
+		} else if refused++; refused > 1+n/100 { // Pushpin 1.36 itself answers a few of many thousands with a 502
 			t.Fatal(err)
 		}
-		h.clients = append(h.clients, c)
 		time.Sleep(10 * time.Millisecond) // Pushpin 1.36 drops some of the connections that open in a burst
 	}
 	ctx := withPatience(t)
-	for count(h.clients, nil).subscribed < len(h.clients) { // a subscription starts a moment after the connection opens
-		h.send(t, numbered(h.channel, 0, 0))
+	for count(h.clients, 0).Subscribed < len(h.clients) { // a subscription starts a moment after the connection opens
+		f.send(t, numbered(h.channel, 0, 0))
 		select {
 		case <-time.After(100*time.Millisecond + h.pace()):
 		case <-ctx.Done():
@@ -146,14 +147,8 @@ func (f *faults) hold(t *testing.T, n int, addr string) *held {
 	return h
 }
 
-func (h *held) leave() {
-	for _, c := range h.clients {
-		c.leave()
-	}
-}
-
-// pace returns how long Pushpin takes for one message. The Fastly CLI lets it deliver 2,500 in a second, to all clients
-// together. It drops messages if too many wait.
+// pace returns how long Pushpin takes for one message. The Fastly CLI lets it deliver 2,500 in a second, to
+// all clients together. It drops messages if too many wait.
 func (h *held) pace() time.Duration { return time.Duration(len(h.clients)) * time.Second / 2000 }
 
 // send publishes directly to the proxy, because the origin may be down.
@@ -172,14 +167,14 @@ func (f *faults) send(t *testing.T, item grip.Item) {
 func (h *held) deliver(t *testing.T, n, padding int) tally {
 	t.Helper()
 	for range n {
-		h.padding = append(h.padding, padding)
-		h.send(t, numbered(h.channel, len(h.padding), padding))
+		h.sent++
+		h.send(t, numbered(h.channel, h.sent, padding))
 		time.Sleep(h.pace())
 	}
 	ctx := withPatience(t)
 	for {
-		sum := count(h.clients, h.padding)
-		if sum.missing == 0 || ctx.Err() != nil {
+		sum := count(h.clients, h.sent)
+		if sum.Missing == 0 || ctx.Err() != nil {
 			return sum
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -190,7 +185,7 @@ func (h *held) deliver(t *testing.T, n, padding int) tally {
 func (h *held) check(t *testing.T, n, padding int) {
 	t.Helper()
 	if sum := h.deliver(t, n, padding); sum.lost() > 0 {
-		t.Fatalf("after %d messages: %v", len(h.padding), sum)
+		t.Fatalf("after %d messages: %+v", h.sent, sum)
 	}
 }
 
@@ -206,11 +201,12 @@ func (f *faults) wantAnswers(t *testing.T, status int) {
 
 // Every message arrives on every connection. If the app loses more than Pushpin itself, the test fails.
 func (f *faults) testLoad(t *testing.T) {
-	control := f.load(t, loopback(f.ProxyPort))
-	app := f.load(t, f.addr)
-	t.Logf("directly to Pushpin: %v", control)
-	t.Logf("through the app:     %v", app)
-	if control.lost() > control.opened/100 {
+	var control, app tally
+	t.Run("Pushpin", func(t *testing.T) { control = f.hold(t, scale(10, 2000), loopback(f.ProxyPort)).deliver(t, 30, 64) })
+	t.Run("app", func(t *testing.T) { app = f.hold(t, scale(10, 2000), f.addr).deliver(t, 30, 64) })
+	t.Logf("directly to Pushpin: %+v", control)
+	t.Logf("through the app:     %+v", app)
+	if control.lost() > control.Connections/100 {
 		t.Fatal("Pushpin itself loses too much to compare with")
 	}
 	if app.lost() > control.lost() {
@@ -218,19 +214,11 @@ func (f *faults) testLoad(t *testing.T) {
 	}
 }
 
-// load publishes messages to clients at addr, and returns what they have got.
-func (f *faults) load(t *testing.T, addr string) tally {
-	h := f.hold(t, scale(10, 2000), addr)
-	defer h.leave()
-	var sum tally
-	for range 10 {
-		sum = h.deliver(t, 3, 64)
-	}
-	return sum
-}
-
-// The origin dies, and comes back. The held connections stay open, and get the messages.
-func (f *faults) testOriginDies(t *testing.T) {
+// The origin dies, and comes back, but does not answer until later. The held connections stay open, and get
+// the messages. For a forwarded request, the client gets a 502 after the timeout. (Fastly tells the app that
+// this was a timeout, and then it is a 504; Viceroy does not.) For a request that is handed off, Pushpin waits
+// longer than this test.
+func (f *faults) testOrigin(t *testing.T) {
 	h := f.hold(t, scale(10, 200), f.addr)
 	f.origin.Close()
 	h.check(t, 3, 0)
@@ -241,17 +229,6 @@ func (f *faults) testOriginDies(t *testing.T) {
 		}
 	}
 
-	f.startOrigin(t, holdClients)
-	f.wantAnswers(t, http.StatusOK)
-	h.check(t, 3, 0)
-}
-
-// The origin accepts requests, but does not answer them. The held connections stay open, and get the messages. For a
-// forwarded request, the client gets a 502 after the timeout. (Fastly tells the app that this was a timeout, and then
-// it is a 504; Viceroy does not.) For a request that is handed off, Pushpin waits longer than this test.
-func (f *faults) testOriginHangs(t *testing.T) {
-	h := f.hold(t, scale(10, 200), f.addr)
-	f.origin.Close()
 	goOn := make(chan struct{})
 	f.startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		<-goOn
@@ -274,27 +251,28 @@ func (f *faults) testOriginHangs(t *testing.T) {
 	h.check(t, 3, 0)
 }
 
-// Half of the clients disconnect at the same time, some with a reset, and many others come and go. The rest get all
-// messages.
+// Half of the clients disconnect at the same time, and many others come and go. The rest get all messages.
 func (f *faults) testComeAndGo(t *testing.T) {
 	h := f.hold(t, scale(20, 500), f.addr)
 	h.check(t, 3, 0)
-	gone := h.clients[:len(h.clients)/2]
-	h.clients = h.clients[len(h.clients)/2:]
+	half := len(h.clients) / 2
 	var leaving sync.WaitGroup
-	for i, c := range gone {
-		leaving.Go([]func(){c.leave, c.leave, c.vanish, c.vanish}[i%4]) // both kinds of client in both ways
+	for _, c := range h.clients[:half] {
+		leaving.Go(c.leave)
 	}
+	h.clients = h.clients[half:]
 	cycles := scale(20, 500)
 	var failed atomic.Int64
 	for range 20 {
 		leaving.Go(func() {
 			for i := range cycles {
-				if c, err := openClient(f.addr, kinds[i%2], h.channel); err != nil {
+				c, err := openClient(f.addr, kinds[i%2], h.channel)
+				if err != nil {
 					failed.Add(1)
-				} else {
-					c.vanish()
+					continue
 				}
+				c.conn.(*net.TCPConn).SetLinger(0) // reset the connection, as if the client's program had died
+				c.leave()
 			}
 		})
 	}
@@ -306,8 +284,8 @@ func (f *faults) testComeAndGo(t *testing.T) {
 	}
 }
 
-// Some clients read nothing, and the messages for them fill all buffers. Other clients on the same channel still get
-// their messages.
+// Some clients read nothing, and the messages for them fill all buffers. Other clients on the same channel
+// still get their messages.
 func (f *faults) testStalled(t *testing.T) {
 	h := f.hold(t, scale(5, 200), f.addr)
 	var stalled []net.Conn

@@ -4,15 +4,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
-// TestTools runs the command behind `make tools` with some programs missing. It says what to install by hand, or finds
-// another way.
+// TestTools runs the command behind `make tools` with some programs missing. It says what to install by hand,
+// or finds another way.
 func TestTools(t *testing.T) {
 	t.Parallel()
 	kit := filepath.Join(t.TempDir(), "kit")
@@ -23,16 +22,15 @@ func TestTools(t *testing.T) {
 
 	for _, tt := range []struct {
 		name    string
-		onPath  []string          // the only programs on PATH, looked up on the real one
-		scripts map[string]string // more programs, scripts that only print this text
-		cached  []string          // the tools that are in the cache
-		command []string          // the command, if it is not tools
-		env     []string
-		ok      bool // whether the command succeeds
+		path    map[string]string // what is on PATH: a script that prints this, or, for "", the real program
+		cached  []string          // the places of fastly and viceroy in the cache, which is also HOME
+		command []string          // if it is not tools
+		ok      bool              // whether it succeeds
 		says    []string
 	}{
 		{
-			name: "nothing", scripts: map[string]string{"fastly": "version v1.2.3"}, // it reports all together
+			name: "nothing", // it reports all together
+			path: map[string]string{"fastly": "version v1.2.3"},
 			says: []string{
 				"/fastly, version 1.2.3: this needs ", "or newer on PATH, and no npm", "https://nodejs.org/",
 				"https://www.fastly.com/documentation/reference/tools/cli/",
@@ -40,92 +38,85 @@ func TestTools(t *testing.T) {
 			},
 		},
 		{
-			name: "no network for npm", onPath: []string{"npm", "node", "sh", "env"},
-			env:  []string{"npm_config_registry=" + nowhere, "npm_config_fetch_retries=0"},
-			says: []string{"installing the Fastly CLI", "check the network and try again", "https://www.fastly.com/documentation/reference/tools/cli/"},
-		},
-		{
-			name: "no network for Viceroy", onPath: []string{"pushpin"}, cached: []string{"fastly"}, scripts: map[string]string{"cargo": "cargo 1.63.0"},
+			name: "no network for npm, and an old package of Pushpin",
+			path: map[string]string{
+				"npm": "", "node": "", "sh": "", "env": "",
+				"apt-get": "ok", "sudo": "ok", "apt-cache": "pushpin:\n  Candidate: 1.30.0-1",
+			},
 			says: []string{
-				"Fetching Viceroy release: 0.", "downloading Viceroy failed", "cargo, version 1.63.0: this needs ",
-				"https://rustup.rs/", "https://github.com/fastly/Viceroy",
+				"apt-get has 1.30.0", "https://pushpin.org/docs/install/", "check the network and try again",
+				"https://www.fastly.com/documentation/reference/tools/cli/",
 			},
 		},
 		{
-			name:    "no package of Pushpin",
-			scripts: map[string]string{"apt-get": "", "sudo": "", "apt-cache": "pushpin:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n     1.36.0"},
-			cached:  []string{"fastly"}, says: []string{"no Pushpin ", "apt-get has none", "downloading Viceroy failed"},
+			name: "no network for Viceroy, and no package of Pushpin",
+			path: map[string]string{
+				"cargo": "not a version", "apt-get": "ok", "sudo": "ok",
+				"apt-cache": "pushpin:\n  Candidate: (none)\n  Version table:\n     1.36.0",
+			},
+			cached: []string{"fastly-99.0.0/fastly"},
+			says: []string{
+				"apt-get has none", "Fetching Viceroy release: 0.", "downloading Viceroy failed",
+				"cargo, version unknown: this needs ", "https://rustup.rs/", "https://github.com/fastly/Viceroy",
+			},
 		},
 		{
-			name:    "an old package of Pushpin",
-			scripts: map[string]string{"apt-get": "", "sudo": "", "apt-cache": "pushpin:\n  Installed: (none)\n  Candidate: 1.30.0-1"},
-			cached:  []string{"fastly", "viceroy"}, says: []string{"no Pushpin ", "apt-get has 1.30.0", "https://pushpin.org/docs/install/"},
+			name:   "Viceroy of the Fastly CLI, on Linux and macOS",
+			path:   map[string]string{"pushpin": ""},
+			cached: []string{"fastly-99.0.0/fastly", ".config/fastly/viceroy", "Library/Application Support/fastly/viceroy"},
+			ok:     true,
+			says:   []string{"Viceroy     {dir}/viceroy-"},
 		},
 		{
-			name: "Viceroy of the Fastly CLI", onPath: []string{"pushpin"}, cached: []string{"fastly"}, env: []string{"HOME={home}"}, ok: true,
-			says: []string{"Viceroy     {cache}/viceroy-"},
-		},
-		{
-			name: "the Fastly CLI alone", cached: []string{"fastly"}, command: []string{"env", "fastly"}, ok: true,
-			says: []string{"export PATH='{cache}/fastly-99.0.0':"},
-		},
-		{
-			name: "a cache that is no absolute path", env: []string{local.CacheVariable + "=cache"},
-			says: []string{local.CacheVariable, "must be an absolute path"},
+			name:    "the newest Fastly CLI alone",
+			cached:  []string{"fastly-99.0.0/fastly", "fastly-100.0.0/fastly"},
+			command: []string{"env", "fastly"},
+			ok:      true,
+			says:    []string{"export PATH='{dir}/fastly-100.0.0':"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			bin, cache, home := t.TempDir(), t.TempDir(), t.TempDir()
-			for _, program := range tt.onPath {
-				if path, err := exec.LookPath(program); err == nil {
-					link(t, path, filepath.Join(bin, program))
-				}
-			}
-			for name, prints := range tt.scripts {
-				if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho '"+prints+"'\n"), 0o755); err != nil {
+			bin, dir := t.TempDir(), t.TempDir()
+			for name, prints := range tt.path {
+				path := filepath.Join(bin, name)
+				script := []byte("#!/bin/sh\necho '" + prints + "'\n")
+				if program, err := exec.LookPath(name); prints == "" && err == nil {
+					link(t, program, path)
+				} else if err := os.WriteFile(path, script, 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}
-			for _, tool := range tt.cached {
-				path := map[string]string{"fastly": tools.Fastly, "viceroy": tools.Viceroy}[tool]
-				link(t, path, filepath.Join(cache, tool+"-99.0.0", tool))
+			for _, place := range tt.cached {
+				program := map[string]string{"fastly": tools.Fastly, "viceroy": tools.Viceroy}[filepath.Base(place)]
+				link(t, program, filepath.Join(dir, place))
 			}
-			config := ".config/fastly"
-			if runtime.GOOS == "darwin" {
-				config = "Library/Application Support/fastly"
-			}
-			link(t, tools.Viceroy, filepath.Join(home, config, "viceroy")) // as the CLI downloads it
 			cmd := exec.Command(kit, append(tt.command, "tools")[:max(1, len(tt.command))]...)
-			cmd.Env = append([]string{"PATH=" + bin, "HOME=" + t.TempDir(), "HTTPS_PROXY=" + nowhere, local.CacheVariable + "=" + cache}, tt.env...)
-			for i, v := range cmd.Env {
-				cmd.Env[i] = strings.ReplaceAll(v, "{home}", home)
+			cmd.Env = []string{
+				"PATH=" + bin, "HOME=" + dir, local.CacheVariable + "=" + dir,
+				"HTTPS_PROXY=" + nowhere, "npm_config_registry=" + nowhere, "npm_config_fetch_retries=0",
 			}
 			out, err := cmd.CombinedOutput()
-			if (err == nil) != tt.ok {
-				t.Errorf("got %v; want success: %t", err, tt.ok)
-			}
 			for _, want := range tt.says {
-				if want = strings.ReplaceAll(want, "{cache}", cache); !strings.Contains(string(out), want) {
-					t.Errorf("the output lacks %q", want)
+				want = strings.ReplaceAll(want, "{dir}", dir)
+				if !strings.Contains(string(out), want) || (err == nil) != tt.ok {
+					t.Errorf("got %v; want success: %t, and %q\n%s", err, tt.ok, want, out)
 				}
-			}
-			if t.Failed() {
-				t.Logf("%s", out)
 			}
 		})
 	}
 }
 
-// TestEnv checks that kit finds the programs that `kit env` puts on PATH, and that they run. It must not wrap the
-// wrapper again: then the wrapper would start itself again and again.
+// TestEnv checks that kit finds the programs that `kit env` puts on PATH, and that they run. It must not wrap
+// the wrapper again: then the wrapper would start itself again and again.
 func TestEnv(t *testing.T) {
 	t.Parallel()
 	cache := t.TempDir()
 	link(t, tools.Fastly, filepath.Join(cache, "fastly-99.0.0/fastly"))
 	link(t, tools.Viceroy, filepath.Join(cache, "viceroy-99.0.0/viceroy"))
-	script := `eval "$(go run ../kit env)" && go run ../kit tools && command -v fastly && command -v viceroy && command -v pushpin && echo "$FASTLY_VICEROY_USE_PATH" && exec pushpin --version`
-	cmd := exec.CommandContext(withPatience(t), "sh", "-c", script)
+	cmd := exec.CommandContext(withPatience(t), "sh", "-c", `eval "$(go run ../kit env)" && go run ../kit tools &&
+		command -v fastly && command -v viceroy && command -v pushpin &&
+		echo "$FASTLY_VICEROY_USE_PATH" && exec pushpin --version`)
 	cmd.Env = append(os.Environ(), local.CacheVariable+"="+cache)
 	out, err := cmd.CombinedOutput()
 	lines := strings.Split(string(out), "\n")

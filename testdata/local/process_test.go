@@ -17,22 +17,27 @@ import (
 
 // Stop leaves no process of the program, whatever the program does. Each script says "ready" first.
 func TestStop(t *testing.T) {
-	for name, script := range map[string]string{
-		"a child":                 "sleep 300 & echo ready; wait",
-		"an end of its own":       "sleep 300 & echo ready",
-		"born after the SIGTERM":  `sh -c "sleep .5; sleep 300; :" & echo ready; wait`,
-		"another process group":   `exec bash -c "set -m; sleep 300 & echo ready; wait"`,
-		"suspended":               "echo ready; kill -STOP $$",
-		"SIGTERM is not accepted": "trap '' TERM; sleep 300 & echo ready; while :; do wait; done",
+	for name, tt := range map[string]struct{ script, end string }{
+		"ended by itself":      {"sleep 300 & echo ready", "it ended with exit status 0"},
+		"born after SIGTERM":   {`sh -c "sleep .5; sleep 300; :" & echo ready; wait`, "signal: terminated"},
+		"other process groups": {`exec bash -c "set -m; sleep 300 & echo ready; wait"`, "signal: terminated"},
+		"suspended":            {"echo ready; kill -STOP $$", "signal: terminated"},
+		"ignores SIGTERM":      {"trap '' TERM; sleep 300 & echo ready; while :; do wait; done", "signal: killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, output := start(t, exec.Command("sh", "-c", script))
-			if name == "another process group" {
+			p, output := start(t, exec.Command("sh", "-c", tt.script))
+			switch name {
+			case "ended by itself":
+				<-p.Done()
+			case "other process groups":
 				p.Tree() // as WaitForListener does
 			}
 			p.Stop()
 			expectEnd(t, output)
+			if got := p.Err().Error(); got != tt.end {
+				t.Errorf("got %s, want %s", got, tt.end)
+			}
 			p.Stop() // has nothing to do
 		})
 	}
@@ -45,27 +50,23 @@ func TestParentEnds(t *testing.T) {
 		parent(t, end)
 		return
 	}
-	for _, end := range []string{"killed", "panic", "timeout", "two Ctrl-C"} {
+	for end, signal := range map[string]syscall.Signal{
+		"killed": syscall.SIGKILL, "panic": syscall.SIGINT, "timeout": 0, "two Ctrl-C": syscall.SIGINT,
+	} {
 		t.Run(end, func(t *testing.T) {
 			if runtime.GOOS != "linux" && end != "two Ctrl-C" {
 				t.Skip("only Linux tells a process that its parent has ended")
 			}
 			t.Parallel()
-			cmd := exec.Command(os.Args[0], "-test.run=^TestParentEnds$", "-test.timeout=1s")
-			if end != "timeout" {
-				cmd.Args[2] = "-test.timeout=60s"
+			cmd := exec.Command(os.Args[0], "-test.run=^TestParentEnds$")
+			if end == "timeout" {
+				cmd.Args = append(cmd.Args, "-test.timeout=1s")
 			}
 			cmd.Env = append(os.Environ(), how+"="+end)
 			p, output := start(t, cmd)
-			switch end {
-			case "killed":
-				syscall.Kill(p.Pid(), syscall.SIGKILL)
-			case "panic":
-				syscall.Kill(p.Pid(), syscall.SIGINT)
-			case "two Ctrl-C":
-				for deadline := time.Now().Add(4 * time.Second); Alive(p.root) && time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
-					syscall.Kill(p.Pid(), syscall.SIGINT)
-				}
+			for deadline := time.Now().Add(4 * time.Second); Alive(p.root) && time.Now().Before(deadline); {
+				syscall.Kill(p.Pid(), signal)
+				time.Sleep(300 * time.Millisecond)
 			}
 			expectEnd(t, output)
 		})
@@ -76,10 +77,11 @@ func TestParentEnds(t *testing.T) {
 func parent(t *testing.T, end string) {
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
 	defer stop()
-	cmd := exec.Command("sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep .1; done")
+	script := "echo ready; while :; do sleep .1; done"
 	if end == "two Ctrl-C" {
-		cmd.Args[2] = "trap '' TERM; echo ready; while :; do sleep .1; done"
+		script = "trap '' TERM; " + script
 	}
+	cmd := exec.Command("sh", "-c", script)
 	cmd.Stdout = os.Stdout
 	if _, err := Start(cmd); err != nil {
 		t.Fatal(err)
