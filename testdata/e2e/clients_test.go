@@ -21,7 +21,6 @@ import (
 // client is an open event stream or WebSocket. It notes which numbered messages arrive.
 type client struct {
 	conn net.Conn
-	done chan struct{} // closed when the connection has ended
 
 	mu  sync.Mutex
 	got []arrival
@@ -46,47 +45,40 @@ func numbered(channel string, n, padding int) grip.Item {
 	}}
 }
 
-// openClient connects a client to the app or directly to Pushpin.
-func openClient(addr, kind, channel string) (*client, error) {
-	c := &client{done: make(chan struct{})}
-	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+// openClient connects a client to the app or directly to Pushpin, until ctx ends.
+func openClient(ctx context.Context, addr, kind, channel string) (*client, error) {
+	c := &client{}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) { c.conn = got.Conn },
 	})
-	next, err := openKind(ctx, kind, addr+"/"+kind+"?channel="+channel)
-	if err != nil {
-		return nil, fmt.Errorf("open %s at %s: %w", kind, addr, err)
-	}
-	go func() {
-		defer close(c.done)
-		defer c.conn.Close()
-		for err == nil {
-			var text string
-			text, err = next()
-			c.take(text, err)
-		}
-	}()
-	return c, nil
-}
-
-// openKind opens a connection of this kind. next returns the next text that arrives.
-func openKind(ctx context.Context, kind, target string) (next func() (string, error), err error) {
+	target := addr + "/" + kind + "?channel=" + channel
 	// Viceroy sets the header Pushpin-Route. Without the app, Pushpin needs it from the client.
 	if kind == "socket" {
-		ws, _, err := websocket.Dial(ctx, "ws://"+target, &websocket.DialOptions{
-			HTTPHeader: http.Header{"Pushpin-Route": {"origin"}},
-		})
-		return func() (string, error) {
-			_, text, err := ws.Read(ctx)
-			return string(text), err
-		}, err
+		header := http.Header{"Pushpin-Route": {"origin"}}
+		ws, _, err := websocket.Dial(ctx, "ws://"+target, &websocket.DialOptions{HTTPHeader: header})
+		if err != nil {
+			return nil, err
+		}
+		go func() {
+			for err == nil {
+				var text []byte
+				_, text, err = ws.Read(ctx)
+				c.take(string(text), err)
+			}
+		}()
+		return c, nil
 	}
 	lines, err := openLines(ctx, "http://"+target, "Pushpin-Route", "origin")
-	return func() (string, error) {
-		if !lines.Scan() {
-			return "", cmp.Or(lines.Err(), io.EOF)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for lines.Scan() {
+			c.take(strings.TrimPrefix(lines.Text(), "data: "), nil)
 		}
-		return strings.TrimPrefix(lines.Text(), "data: "), nil
-	}, err
+		c.take("", cmp.Or(lines.Err(), io.EOF))
+	}()
+	return c, nil
 }
 
 // take notes a complete message that has arrived, or the error that ended the connection.
@@ -99,12 +91,6 @@ func (c *client) take(text string, err error) {
 	if published > 0 && strings.Count(text, "x") == padding {
 		c.got = append(c.got, arrival{n, time.Since(time.Unix(0, int64(published)))})
 	}
-}
-
-// leave closes the connection, without a closing message.
-func (c *client) leave() {
-	c.conn.Close()
-	<-c.done
 }
 
 // tally counts connections, and the messages on them.
@@ -161,20 +147,14 @@ func count(clients []*client, sent int) (sum tally) {
 // knows the connections.
 func holdClients(w http.ResponseWriter, r *http.Request) {
 	channels := r.URL.Query()["channel"]
-	body, err := io.ReadAll(r.Body)
+	body, _ := io.ReadAll(r.Body)
 	switch {
-	case err != nil: // the client has gone
 	case r.Header.Get("Content-Type") == grip.EventsType:
-		var out []grip.Event
-		if strings.HasPrefix(string(body), "OPEN\r\n") {
-			out = append(out, grip.Event{Type: grip.Open})
-			for _, name := range channels {
-				out = append(out, grip.Subscribe(name))
-			}
-		}
 		w.Header().Set("Content-Type", grip.EventsType)
 		w.Header().Set(grip.HeaderExtension, grip.Extension)
-		w.Write(grip.EncodeEvents(out...))
+		if strings.HasPrefix(string(body), "OPEN\r\n") {
+			w.Write(grip.EncodeEvents(grip.Event{Type: grip.Open}, grip.Subscribe(channels[0])))
+		}
 	case len(channels) > 0:
 		w.Header()[grip.HeaderChannel] = channels
 		w.Header().Set(grip.HeaderHold, string(grip.Stream))

@@ -27,8 +27,22 @@ func TestDemo(t *testing.T) {
 	t.Run("pages", func(t *testing.T) { testDemoPages(t, p) })
 	t.Run("socket", func(t *testing.T) { testDemoSocket(t, p) })
 	t.Run("ports taken", func(t *testing.T) { testPortsTaken(t, p) })
-	t.Run("Ctrl-C", func(t *testing.T) { testCtrlC(t, p, demo) })
-	t.Run("killed", func(t *testing.T) { testKilled(t, p) })
+	t.Run("Ctrl-C", func(t *testing.T) {
+		checkEnd(t, p, demo, func(*process.Process) {
+			syscall.Kill(-demo.Pid(), syscall.SIGINT) // to the process group, as a terminal does
+		})
+		<-demo.Done()
+		if _, last, _ := strings.Cut(p.log.String(), "\ndemo: stopping\n"); last != "" {
+			t.Errorf("after a Ctrl-C, make demo prints %q", last)
+		}
+	})
+	// A killed demo cannot clean up itself, but the system ends the programs that it started.
+	t.Run("killed", func(t *testing.T) {
+		if runtime.GOOS != "linux" {
+			t.Skip("only Linux tells a process that its parent has ended")
+		}
+		checkEnd(t, p, startDemo(t, p), func(kit *process.Process) { kit.Kill() })
+	})
 }
 
 // invitation is the last line that `make demo` prints when it is ready.
@@ -108,59 +122,32 @@ func testPortsTaken(t *testing.T, p *project) {
 	}
 }
 
-// Ctrl-C ends the demo quietly. No process is left, and no port is taken.
-func testCtrlC(t *testing.T, p *project, demo *local.Process) {
-	started := demo.Descendants()
-	for _, name := range []string{"kit", "origin", "fastly", "viceroy", "pushpin"} {
-		if !slices.ContainsFunc(started, named(name)) {
-			t.Errorf("%s does not run", name)
-		}
-	}
-	syscall.Kill(-demo.Pid(), syscall.SIGINT) // to the process group, as a terminal does
-	checkEnd(t, p, started)
-	<-demo.Done()
-	if _, last, _ := strings.Cut(p.log.String(), "\ndemo: stopping\n"); last != "" {
-		t.Errorf("after a Ctrl-C, make demo prints %q", last)
-	}
-}
-
-// A killed demo cannot clean up itself, but the system ends the programs that it started.
-func testKilled(t *testing.T, p *project) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells a process that its parent has ended")
-	}
-	started := startDemo(t, p).Descendants()
-	started[slices.IndexFunc(started, named("kit"))].Kill()
-	checkEnd(t, p, started)
-}
-
-func named(want string) func(*process.Process) bool {
-	return func(p *process.Process) bool {
-		name, _ := p.Name()
-		return name == want
-	}
-}
-
-// checkEnd waits until all processes have ended, and all ports are free.
-func checkEnd(t *testing.T, p *project, started []*process.Process) {
+// checkEnd ends the demo, and waits until all its processes have ended, and all ports are free.
+func checkEnd(t *testing.T, p *project, demo *local.Process, end func(kit *process.Process)) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); slices.ContainsFunc(started, local.Alive); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("some of the processes %v still run", started)
+	all := demo.Descendants()
+	named := map[string]*process.Process{}
+	for _, q := range all {
+		name, _ := q.Name()
+		named[name] = q
+	}
+	for _, name := range []string{"kit", "origin", "fastly", "viceroy", "pushpin"} {
+		if named[name] == nil {
+			t.Fatalf("%s does not run", name)
 		}
 	}
+	end(named["kit"])
+	waitEnded(t, all...)
 	waitFree(t, append(p.Addresses(), p.addr, p.Origin)...)
 }
 
-// For an invalid address, the error has the address, and an example of a valid one.
-func TestBadAddress(t *testing.T) {
-	t.Parallel()
-	for _, addr := range []string{"7676", "127.0.0.1:", "127.0.0.1:app", ":7676", "127.0.0.1:76767"} {
-		cmd := exec.CommandContext(withPatience(t), "make", "-C", "../..", "serve", "ADDR="+addr)
-		cmd.WaitDelay = time.Second
-		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), `"`+addr+`" is not host:port, such as 127.0.0.1:7676`) {
-			t.Errorf("make serve ADDR=%s: %v\n%s", addr, err, out)
+// waitEnded waits until all these processes have ended.
+func waitEnded(t *testing.T, processes ...*process.Process) {
+	t.Helper()
+	for deadline := time.Now().Add(4 * patience); slices.ContainsFunc(processes, local.Alive); {
+		if time.Now().After(deadline) {
+			t.Fatalf("some of the processes %v still run", processes)
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,7 +11,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
-// TestTools runs the command behind `make tools` with some programs missing. It says what to install by hand,
+// TestTools runs the command behind the Makefile with some programs missing. It says what to install by hand,
 // or finds another way.
 func TestTools(t *testing.T) {
 	t.Parallel()
@@ -24,7 +25,7 @@ func TestTools(t *testing.T) {
 		name    string
 		path    map[string]string // what is on PATH: a script that prints this, or, for "", the real program
 		cached  []string          // the places of fastly and viceroy in the cache, which is also HOME
-		command []string          // if it is not tools
+		command string            // for the shell; by default, kit tools
 		ok      bool              // whether it succeeds
 		says    []string
 	}{
@@ -70,17 +71,36 @@ func TestTools(t *testing.T) {
 		{
 			name:    "the newest Fastly CLI alone",
 			cached:  []string{"fastly-99.0.0/fastly", "fastly-100.0.0/fastly"},
-			command: []string{"env", "fastly"},
+			command: "kit env fastly",
 			ok:      true,
 			says:    []string{"export PATH='{dir}/fastly-100.0.0':"},
+		},
+		{
+			name:    "what env puts on PATH, with a wrapper of an old Pushpin",
+			path:    map[string]string{"pushpin": "pushpin 1.36.0"},
+			cached:  []string{"fastly-99.0.0/fastly", "viceroy-99.0.0/viceroy"},
+			command: `eval "$(kit env)" && command -v fastly && command -v viceroy && kit env && exec pushpin --verbose a b`,
+			ok:      true,
+			says: []string{
+				"{dir}/fastly-99.0.0/fastly\n{dir}/viceroy-99.0.0/viceroy\n",
+				"export FASTLY_VICEROY_USE_PATH=1\npushpin 1.36.0 --verbose a b\n", // and not the wrapper of the wrapper
+			},
+		},
+		{
+			name:    "bad addresses",
+			command: "for a in 7676 127.0.0.1: 127.0.0.1:app :7676 127.0.0.1:76767; do kit -addr $a serve; done",
+			says: []string{
+				`"7676" is not host:port, such as 127.0.0.1:7676`, `"127.0.0.1:" is not`,
+				`"127.0.0.1:app" is not`, `":7676" is not`, `"127.0.0.1:76767" is not`,
+			},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			bin, dir := t.TempDir(), t.TempDir()
+			bin, dir := filepath.Join(t.TempDir(), "it's a $place"), t.TempDir()
+			link(t, kit, filepath.Join(bin, "kit"))
 			for name, prints := range tt.path {
-				path := filepath.Join(bin, name)
-				script := []byte("#!/bin/sh\necho '" + prints + "'\n")
+				path, script := filepath.Join(bin, name), []byte("#!/bin/sh\necho '"+prints+"' \"$@\"\n")
 				if program, err := exec.LookPath(name); prints == "" && err == nil {
 					link(t, program, path)
 				} else if err := os.WriteFile(path, script, 0o755); err != nil {
@@ -91,7 +111,7 @@ func TestTools(t *testing.T) {
 				program := map[string]string{"fastly": tools.Fastly, "viceroy": tools.Viceroy}[filepath.Base(place)]
 				link(t, program, filepath.Join(dir, place))
 			}
-			cmd := exec.Command(kit, append(tt.command, "tools")[:max(1, len(tt.command))]...)
+			cmd := exec.CommandContext(withPatience(t), "/bin/sh", "-c", cmp.Or(tt.command, "kit tools"))
 			cmd.Env = []string{
 				"PATH=" + bin, "HOME=" + dir, local.CacheVariable + "=" + dir,
 				"HTTPS_PROXY=" + nowhere, "npm_config_registry=" + nowhere, "npm_config_fetch_retries=0",
@@ -104,29 +124,6 @@ func TestTools(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestEnv checks that kit finds the programs that `kit env` puts on PATH, and that they run. It must not wrap
-// the wrapper again: then the wrapper would start itself again and again.
-func TestEnv(t *testing.T) {
-	t.Parallel()
-	cache := t.TempDir()
-	link(t, tools.Fastly, filepath.Join(cache, "fastly-99.0.0/fastly"))
-	link(t, tools.Viceroy, filepath.Join(cache, "viceroy-99.0.0/viceroy"))
-	cmd := exec.CommandContext(withPatience(t), "sh", "-c", `eval "$(go run ../kit env)" && go run ../kit tools &&
-		command -v fastly && command -v viceroy && command -v pushpin &&
-		echo "$FASTLY_VICEROY_USE_PATH" && exec pushpin --version`)
-	cmd.Env = append(os.Environ(), local.CacheVariable+"="+cache)
-	out, err := cmd.CombinedOutput()
-	lines := strings.Split(string(out), "\n")
-	if err != nil || len(lines) < 8 || lines[6] != "1" || !strings.HasPrefix(lines[7], "pushpin ") {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for i, name := range []string{"Fastly CLI  ", "Viceroy     ", "Pushpin     "} {
-		if lines[i] != name+lines[i+3] {
-			t.Errorf("kit tools has %q, but on PATH is %s", lines[i], lines[i+3])
-		}
 	}
 }
 

@@ -46,8 +46,22 @@ func TestStop(t *testing.T) {
 // However a process ends, the program that it started ends too. A second Ctrl-C does not wait for a slow program.
 func TestParentEnds(t *testing.T) {
 	const how = "FANOUT_FORWARD_PARENT_ENDS"
-	if end := os.Getenv(how); end != "" {
-		parent(t, end)
+	if end := os.Getenv(how); end != "" { // this is the process that ends
+		ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
+		script := "echo ready; while :; do sleep .1; done"
+		if end == "two Ctrl-C" {
+			script = "trap '' TERM; " + script
+		}
+		cmd := exec.Command("sh", "-c", script)
+		cmd.Stdout = os.Stdout
+		if _, err := Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
+		if stop(); end == "panic" {
+			panic("an end")
+		}
+		StopAll()
 		return
 	}
 	for end, signal := range map[string]syscall.Signal{
@@ -71,26 +85,6 @@ func TestParentEnds(t *testing.T) {
 			expectEnd(t, output)
 		})
 	}
-}
-
-// parent is the process that ends.
-func parent(t *testing.T, end string) {
-	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
-	defer stop()
-	script := "echo ready; while :; do sleep .1; done"
-	if end == "two Ctrl-C" {
-		script = "trap '' TERM; " + script
-	}
-	cmd := exec.Command("sh", "-c", script)
-	cmd.Stdout = os.Stdout
-	if _, err := Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	<-ctx.Done()
-	if end == "panic" {
-		panic("an end")
-	}
-	StopAll()
 }
 
 // start starts the command, and waits until it says "ready". The output ends when all its processes have ended.
