@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"fmt"
@@ -27,9 +28,6 @@ type client struct {
 	err error // why the connection has ended; nil while it is open
 }
 
-// kinds are the kinds of client: event streams and WebSockets.
-var kinds = []string{"events", "socket"}
-
 // arrival is a numbered message that has arrived.
 type arrival struct {
 	n       int
@@ -38,39 +36,34 @@ type arrival struct {
 
 // numbered returns the nth message to a channel, with the time and this many extra bytes.
 func numbered(channel string, n, padding int) grip.Item {
-	text := fmt.Sprintf("%d %d %d %s", n, time.Now().UnixNano(), padding, strings.Repeat("x", padding))
+	text := fmt.Sprintf("%d %d %d %s\n", n, time.Now().UnixNano(), padding, strings.Repeat("x", padding))
 	return grip.Item{Channel: channel, Formats: grip.Formats{
-		HTTPStream: &grip.HTTPStream{Content: "data: " + text + "\n\n"},
+		HTTPStream: &grip.HTTPStream{Content: "data: " + text + "\n"},
 		WSMessage:  &grip.WSMessage{Content: text},
 	}}
 }
 
-// openClient connects a client to the app or directly to Pushpin, until ctx ends.
+// openClient connects a client of this kind, events or socket, to the app or directly to Pushpin, until ctx ends.
 func openClient(ctx context.Context, addr, kind, channel string) (*client, error) {
 	c := &client{}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) { c.conn = got.Conn },
 	})
 	target := addr + "/" + kind + "?channel=" + channel
+	var lines *bufio.Scanner
+	var err error
 	// Viceroy sets the header Pushpin-Route. Without the app, Pushpin needs it from the client.
-	if kind == "socket" {
-		header := http.Header{"Pushpin-Route": {"origin"}}
-		ws, _, err := websocket.Dial(ctx, "ws://"+target, &websocket.DialOptions{HTTPHeader: header})
-		if err != nil {
-			return nil, err
+	if kind == "events" {
+		lines, err = openLines(ctx, "http://"+target, "Pushpin-Route", "origin")
+	} else {
+		var ws *websocket.Conn
+		options := &websocket.DialOptions{HTTPHeader: http.Header{"Pushpin-Route": {"origin"}}}
+		if ws, _, err = websocket.Dial(ctx, "ws://"+target, options); err == nil {
+			lines = bufio.NewScanner(websocket.NetConn(ctx, ws, websocket.MessageText))
 		}
-		go func() {
-			for err == nil {
-				var text []byte
-				_, text, err = ws.Read(ctx)
-				c.take(string(text), err)
-			}
-		}()
-		return c, nil
 	}
-	lines, err := openLines(ctx, "http://"+target, "Pushpin-Route", "origin")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a client at %s: %w", target, err)
 	}
 	go func() {
 		for lines.Scan() {

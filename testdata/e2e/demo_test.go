@@ -131,11 +131,6 @@ func checkEnd(t *testing.T, p *project, demo *local.Process, end func(kit *proce
 		name, _ := q.Name()
 		named[name] = q
 	}
-	for _, name := range []string{"kit", "origin", "fastly", "viceroy", "pushpin"} {
-		if named[name] == nil {
-			t.Fatalf("%s does not run", name)
-		}
-	}
 	end(named["kit"])
 	waitEnded(t, all...)
 	waitFree(t, append(p.Addresses(), p.addr, p.Origin)...)

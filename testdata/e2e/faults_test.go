@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -30,8 +31,13 @@ func scale(short, longer int) int {
 func TestFaults(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
-	if *long {
-		allowFiles(t)
+	if *long { // Go raises the limit of open files only for the test: raise it for the programs that it starts, too
+		const needed = 10_000 // Viceroy needs two for each connection
+		var limit syscall.Rlimit
+		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil ||
+			syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur < needed {
+			t.Fatalf("a process needs %d open files, and the system allows %d: raise that (ulimit -Hn %[1]d, as root)", needed, limit.Cur)
+		}
 	}
 	f := &faults{project: newProject(t)}
 	f.set(t, 2000, "local_server", "backends", "origin", "first_byte_timeout_ms")
@@ -58,7 +64,7 @@ func TestCount(t *testing.T) {
 	}
 	incomplete := arrived(nil, 1, 3)
 	incomplete.take("2 1700000000000000000 20 xxx", nil)
-	got := count([]*client{
+	sum := count([]*client{
 		arrived(nil, 0, 0, 1, 2, 3), // all that it should get
 		arrived(nil, 1, 2, 2, 3),    // a duplicate
 		arrived(nil, 2, 1, 3),       // out of order
@@ -66,36 +72,20 @@ func TestCount(t *testing.T) {
 		incomplete,                  // another one is missing
 		arrived(io.EOF, 1),          // dropped, and two are missing
 	}, 3)
-	want := tally{
-		Connections: 6, Subscribed: 6, Dropped: 1,
-		Messages: 14, Missing: 4, Duplicates: 1, OutOfOrder: 1,
-		P50: 2 * time.Second, P99: 3 * time.Second,
-	}
-	if got != want || got.lost() != 7 {
-		t.Errorf("got %+v, of which %d are lost; want %+v, of which 7 are", got, got.lost(), want)
+	const want = "{Connections:6 Subscribed:6 Dropped:1 Messages:14 Missing:4 Duplicates:1 OutOfOrder:1 P50:2s P99:3s}"
+	if got := fmt.Sprintf("%+v", sum); got != want || sum.lost() != 7 {
+		t.Errorf("got %s, and %d lost; want %s", got, sum.lost(), want)
 	}
 }
 
-// allowFiles lets the programs that the test starts have as many open files as the system allows.
-// Go itself raises the limit only for the test.
-func allowFiles(t *testing.T) {
-	t.Helper()
-	var limit syscall.Rlimit
-	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
-	if err == nil {
-		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	}
-	const needed = 10_000 // Viceroy needs two for each connection
-	if err != nil || limit.Cur < needed {
-		t.Fatalf("a process needs %d open files, and the system allows %d (%v): raise that (ulimit -Hn %[1]d, as root)", needed, limit.Cur, err)
-	}
-}
-
-// faults is a project that is served while things go wrong.
+// faults is a project that is served while things go wrong, and the clients that it holds on a channel.
 type faults struct {
 	*project
-	app    *local.Process
-	origin *http.Server
+	app     *local.Process
+	origin  *http.Server
+	channel string
+	clients []*client
+	sent    int // how many messages each client must have got
 }
 
 // startOrigin starts the origin. f.origin.Close ends it and all its connections at once, as if it had died.
@@ -109,41 +99,32 @@ func (f *faults) startOrigin(t *testing.T, handler http.HandlerFunc) {
 	go f.origin.Serve(l)
 }
 
-// held is clients that are held on one channel.
-type held struct {
-	*faults
-	channel string
-	clients []*client
-	sent    int // how many messages each client must have got
-}
-
 // hold opens n event streams and n WebSockets at addr, until the test ends, and waits until they get messages.
-func (f *faults) hold(t *testing.T, n int, addr string) *held {
+func (f *faults) hold(t *testing.T, n int, addr string) {
 	t.Helper()
-	h := &held{faults: f, channel: strings.ReplaceAll(t.Name(), "/", ".")}
-	for refused := 0; len(h.clients) < 2*n; {
-		c, err := openClient(t.Context(), addr, kinds[len(h.clients)%2], h.channel)
+	f.channel, f.clients, f.sent = strings.ReplaceAll(t.Name(), "/", "."), nil, 0
+	for refused := 0; len(f.clients) < 2*n; {
+		c, err := openClient(t.Context(), addr, []string{"events", "socket"}[len(f.clients)%2], f.channel)
 		if err == nil {
-			h.clients = append(h.clients, c)
+			f.clients = append(f.clients, c)
 		} else if refused++; refused > 1+n/100 { // Pushpin 1.36 itself answers a few of many thousands with a 502
-			t.Fatalf("open a client at %s: %v", addr, err)
+			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond) // Pushpin 1.36 drops some of the connections that open in a burst
 	}
 	deadline := time.Now().Add(patience)
-	for count(h.clients, 0).Subscribed < len(h.clients) { // a subscription starts a moment after the connection opens
+	for count(f.clients, 0).Subscribed < len(f.clients) { // a subscription starts a moment after the connection opens
 		if time.Now().After(deadline) {
 			t.Fatal("no message reaches some of the clients")
 		}
-		f.send(t, numbered(h.channel, 0, 0))
-		time.Sleep(100*time.Millisecond + h.pace())
+		f.send(t, numbered(f.channel, 0, 0))
+		time.Sleep(100*time.Millisecond + f.pace())
 	}
-	return h
 }
 
 // pace returns how long Pushpin takes for one message. The Fastly CLI lets it deliver 2,500 in a second, to
 // all clients together. It drops messages if too many wait.
-func (h *held) pace() time.Duration { return time.Duration(len(h.clients)) * time.Second / 2000 }
+func (f *faults) pace() time.Duration { return time.Duration(len(f.clients)) * time.Second / 2000 }
 
 // send publishes directly to the proxy, because the origin may be down.
 func (f *faults) send(t *testing.T, item grip.Item) {
@@ -158,15 +139,15 @@ func (f *faults) send(t *testing.T, item grip.Item) {
 }
 
 // deliver publishes n messages, and returns what the clients have got when nothing more is to come.
-func (h *held) deliver(t *testing.T, n, padding int) tally {
+func (f *faults) deliver(t *testing.T, n, padding int) tally {
 	t.Helper()
 	for range n {
-		h.sent++
-		h.send(t, numbered(h.channel, h.sent, padding))
-		time.Sleep(h.pace())
+		f.sent++
+		f.send(t, numbered(f.channel, f.sent, padding))
+		time.Sleep(f.pace())
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		sum := count(h.clients, h.sent)
+		sum := count(f.clients, f.sent)
 		if sum.Missing == 0 || time.Now().After(deadline) {
 			return sum
 		}
@@ -174,10 +155,10 @@ func (h *held) deliver(t *testing.T, n, padding int) tally {
 }
 
 // check publishes n messages. Each client must have got all messages so far, once, in order and complete.
-func (h *held) check(t *testing.T, n, padding int) {
+func (f *faults) check(t *testing.T, n, padding int) {
 	t.Helper()
-	if sum := h.deliver(t, n, padding); sum.lost() > 0 {
-		t.Fatalf("after %d messages: %+v", h.sent, sum)
+	if sum := f.deliver(t, n, padding); sum.lost() > 0 {
+		t.Fatalf("after %d messages: %+v", f.sent, sum)
 	}
 }
 
@@ -193,11 +174,15 @@ func (f *faults) wantAnswers(t *testing.T, status int) {
 
 // Every message arrives on every connection. If the app loses more than Pushpin itself, the test fails.
 func (f *faults) testLoad(t *testing.T) {
-	var control, app tally
-	t.Run("Pushpin", func(t *testing.T) { control = f.hold(t, scale(10, 2000), loopback(f.ProxyPort)).deliver(t, 30, 64) })
-	t.Run("app", func(t *testing.T) { app = f.hold(t, scale(10, 2000), f.addr).deliver(t, 30, 64) })
-	t.Logf("directly to Pushpin: %+v", control)
-	t.Logf("through the app:     %+v", app)
+	load := func(name, addr string) (sum tally) {
+		t.Run(name, func(t *testing.T) {
+			f.hold(t, scale(10, 2000), addr)
+			sum = f.deliver(t, 30, 64)
+		})
+		return sum
+	}
+	control, app := load("Pushpin", loopback(f.ProxyPort)), load("app", f.addr)
+	t.Logf("directly to Pushpin: %+v\nthrough the app: %+v", control, app)
 	if control.lost() > control.Connections/100 {
 		t.Fatal("Pushpin itself loses too much to compare with")
 	}
@@ -211,11 +196,11 @@ func (f *faults) testLoad(t *testing.T) {
 // this was a timeout, and then it is a 504; Viceroy does not.) For a request that is handed off, Pushpin waits
 // longer than this test.
 func (f *faults) testOrigin(t *testing.T) {
-	h := f.hold(t, scale(10, 200), f.addr)
+	f.hold(t, scale(10, 200), f.addr)
 	f.origin.Close()
-	h.check(t, 3, 0)
+	f.check(t, 3, 0)
 	f.wantAnswers(t, http.StatusBadGateway) // Pushpin's, and the app's
-	if _, err := openClient(t.Context(), f.addr, "socket", h.channel); err == nil || !strings.Contains(err.Error(), "502") {
+	if _, err := openClient(t.Context(), f.addr, "socket", f.channel); err == nil || !strings.Contains(err.Error(), "502") {
 		t.Errorf("a new WebSocket: got %v, want a 502", err)
 	}
 
@@ -233,30 +218,30 @@ func (f *faults) testOrigin(t *testing.T) {
 	if got := fetch(t, "POST", f.url("/"), "hello"); got.status != http.StatusBadGateway {
 		t.Errorf("a POST while the origin hangs: got status %d", got.status)
 	}
-	h.check(t, 3, 0)
+	f.check(t, 3, 0)
 
 	close(goOn)
 	waiting.Wait()
 	f.wantAnswers(t, http.StatusOK)
-	h.check(t, 3, 0)
+	f.check(t, 3, 0)
 }
 
 // Half of the clients disconnect at the same time, and many others come and go. The rest get all messages.
 func (f *faults) testComeAndGo(t *testing.T) {
-	h := f.hold(t, scale(20, 500), f.addr)
-	h.check(t, 3, 0)
-	half := len(h.clients) / 2
+	f.hold(t, scale(20, 500), f.addr)
+	f.check(t, 3, 0)
+	half := len(f.clients) / 2
 	var leaving sync.WaitGroup
-	for _, c := range h.clients[:half] {
+	for _, c := range f.clients[:half] {
 		leaving.Go(func() { c.conn.Close() })
 	}
-	h.clients = h.clients[half:]
+	f.clients = f.clients[half:]
 	cycles := scale(20, 500)
 	var failed atomic.Int64
 	for range 20 {
 		leaving.Go(func() {
 			for i := range cycles {
-				c, err := openClient(t.Context(), f.addr, kinds[i%2], h.channel)
+				c, err := openClient(t.Context(), f.addr, []string{"events", "socket"}[i%2], f.channel)
 				if err != nil {
 					failed.Add(1)
 					continue
@@ -266,9 +251,9 @@ func (f *faults) testComeAndGo(t *testing.T) {
 			}
 		})
 	}
-	h.check(t, 10, 0)
+	f.check(t, 10, 0)
 	leaving.Wait()
-	h.check(t, 3, 0)
+	f.check(t, 3, 0)
 	if n := failed.Load(); n > int64(20*cycles)/100 { // Pushpin 1.36 itself answers a few requests with a 502
 		t.Errorf("%d of %d clients could not connect", n, 20*cycles)
 	}
@@ -277,12 +262,12 @@ func (f *faults) testComeAndGo(t *testing.T) {
 // Some clients read nothing, and the messages for them fill all buffers. Other clients on the same channel
 // still get their messages.
 func (f *faults) testStalled(t *testing.T) {
-	h := f.hold(t, scale(5, 200), f.addr)
+	f.hold(t, scale(5, 200), f.addr)
 	var stalled []net.Conn
 	for range scale(4, 20) {
 		conn := f.dial(t)
 		conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the system would hold megabytes for the client
-		io.WriteString(conn, "GET /events?channel=flood&channel="+h.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		io.WriteString(conn, "GET /events?channel=flood&channel="+f.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 200"))); err != nil {
 			t.Fatal(err)
 		}
@@ -292,10 +277,10 @@ func (f *faults) testStalled(t *testing.T) {
 	for n := range messages {
 		f.send(t, numbered("flood", n, size))
 		if n%20 == 0 {
-			h.check(t, 1, 0)
+			f.check(t, 1, 0)
 		}
 	}
-	h.check(t, 1, size)
+	f.check(t, 1, size)
 
 	// If these clients had not been stalled, they would now get all the data.
 	for _, conn := range stalled {
@@ -324,7 +309,8 @@ func (f *faults) testRebuilt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.hold(t, scale(10, 200), f.addr).check(t, 3, 0)
+	f.hold(t, scale(10, 200), f.addr)
+	f.check(t, 3, 0)
 	f.waitForLog(t, "changed: one")
 
 	// Stop the CLI while it builds again.

@@ -36,10 +36,7 @@ func TestFind(t *testing.T) {
 
 // TestVersions keeps what testdata/README.md says of versions in step with the one place that each is in.
 func TestVersions(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme, _ := os.ReadFile("../README.md")
 	for _, want := range []string{
 		"\n| Fastly CLI | " + fastlyOldest + " | " + fastlyInstall + " |",
 		"\n| Viceroy | " + viceroyOldest + " | " + viceroyInstall + " |",
