@@ -125,7 +125,7 @@ func testPortsTaken(t *testing.T, p *project) {
 // checkEnd ends the demo, and waits until all its processes have ended, and all ports are free.
 func checkEnd(t *testing.T, p *project, demo *local.Process, end func(kit *process.Process)) {
 	t.Helper()
-	all := demo.Descendants()
+	all := demo.Tree()
 	named := map[string]*process.Process{}
 	for _, q := range all {
 		name, _ := q.Name()

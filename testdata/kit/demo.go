@@ -16,11 +16,10 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/origins"
 )
 
-func demo(ctx context.Context, addr, dir string, args []string) error {
+func demo(ctx context.Context, addr string, args []string) (err error) {
 	var other origins.Origin
-	if dir != "" { // report a missing language before the steps that take long
-		var err error
-		if other, err = origins.Find(ctx, dir); err != nil {
+	if *originDir != "" { // report a missing language before the steps that take long
+		if other, err = origins.Find(ctx, *originDir); err != nil {
 			return err
 		}
 	}
@@ -30,7 +29,7 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 	}
 	out := &output{}
 	var cmd *exec.Cmd
-	if dir != "" {
+	if *originDir != "" {
 		cmd, err = other.Install(ctx, out)
 	} else {
 		cmd, err = demoOrigin(addr, m)
@@ -39,7 +38,7 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 		return err
 	}
 	defer local.StopAll()
-	err = run(ctx, cmd, t, m, addr, dir, out, args)
+	err = run(ctx, cmd, t, m, addr, out, args)
 	if ctx.Err() != nil {
 		out.closed.Store(true)
 		fmt.Println("\ndemo: stopping")
@@ -49,7 +48,10 @@ func demo(ctx context.Context, addr, dir string, args []string) error {
 }
 
 // run runs the origin and the app until one of them ends, or ctx.
-func run(ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest, addr, dir string, out *output, args []string) error {
+func run(
+	ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest,
+	addr string, out *output, args []string,
+) error {
 	origin, err := local.Origin(ctx, cmd, m, out)
 	if err != nil {
 		return err
@@ -62,9 +64,11 @@ func run(ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest, ad
 	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
 		host = "localhost"
 	}
-	what, faults := "the page of the origin in "+dir, []fault(nil)
-	if dir == "" {
-		what, faults = fmt.Sprintf("three live connections to the demo's origin (http://%s/)", m.Origin), probe(ctx, addr)
+	var faults []fault
+	what := "the page of the origin in " + *originDir
+	if *originDir == "" {
+		what = fmt.Sprintf("three live connections to the demo's origin (http://%s/)", m.Origin)
+		faults = probe(ctx, addr)
 	}
 	out.settle(ctx)
 	fmt.Print(invitation(net.JoinHostPort(host, port), what, faults))
@@ -78,9 +82,11 @@ func run(ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest, ad
 	}
 }
 
-// invitation says what to try. Each command is one line, to copy and paste. It leaves out what does not work.
+// invitation says what to try. Each command is one line, to copy and paste. It leaves out what
+// does not work.
 func invitation(where, what string, faults []fault) string {
-	text := fmt.Sprintf("\nOpen http://%s/ in a browser: %s.\nOr try these commands, each in another terminal.\n", where, what)
+	text := fmt.Sprintf("\nOpen http://%s/ in a browser: %s.\n", where, what) +
+		"Or try these commands, each in another terminal.\n"
 	for _, hint := range []struct{ path, about, command string }{
 		{"/events", "An event stream that stays open", "curl -N http://%s/events"},
 		{"/socket", "A WebSocket, which echoes what you type", "websocat ws://%s/socket"},
@@ -94,34 +100,24 @@ func invitation(where, what string, faults []fault) string {
 	for _, f := range faults {
 		text += fmt.Sprintf("\nThe page's %s (GET %s) stays closed: %s\n", f.name, f.path, f.why)
 	}
-	return text + "\nAfter you change main.go, start the demo again, or let it follow: make demo ARGS=--watch\nCtrl-C here ends it all.\n\n"
+	return text + "\nAfter you change main.go, start the demo again, or let it follow: make demo ARGS=--watch\n" +
+		"Ctrl-C here ends it all.\n\n"
 }
 
-// demoOrigin returns the command that runs the demo's own origin behind the app at addr.
+// demoOrigin returns the command that runs the demo's own origin behind the app at addr. The
+// origin trusts the app's pages, such as http://localhost:7676, and those in the environment
+// variable TRUST, for an app that has other names too.
 func demoOrigin(addr string, m local.Manifest) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	trust, err := appOrigins(addr)
-	if err != nil {
-		return nil, err
-	}
-	return exec.Command(filepath.Join(filepath.Dir(self), "origin"), "-addr", m.Origin, "-trust", strings.Join(trust, ",")), nil
-}
-
-// appOrigins returns the web origins of the app's pages at addr, such as http://localhost:7676. It adds those in the
-// environment variable TRUST, for an app that has other names too.
-func appOrigins(addr string) (origins []string, err error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	hosts := []string{host}
-	if ip := net.ParseIP(host); ip.IsLoopback() || ip.IsUnspecified() {
+	host, port, _ := net.SplitHostPort(addr)
+	hosts, ip := []string{host}, net.ParseIP(host)
+	if ip.IsLoopback() || ip.IsUnspecified() {
 		hosts = append(hosts, "localhost")
 	}
-	if net.ParseIP(host).IsUnspecified() {
+	if ip.IsUnspecified() {
 		addrs, err := net.InterfaceAddrs()
 		if err != nil {
 			return nil, fmt.Errorf("list this machine's addresses: %w", err)
@@ -132,17 +128,16 @@ func appOrigins(addr string) (origins []string, err error) {
 			}
 		}
 	}
+	trust := os.Getenv("TRUST")
 	for _, host := range hosts {
-		origins = append(origins, strings.TrimSuffix("http://"+net.JoinHostPort(host, port), ":80"))
+		trust += "," + strings.TrimSuffix("http://"+net.JoinHostPort(host, port), ":80")
 	}
-	if trust := os.Getenv("TRUST"); trust != "" {
-		origins = append(origins, trust)
-	}
-	return origins, nil
+	origin := filepath.Join(filepath.Dir(self), "origin")
+	return exec.Command(origin, "-addr", m.Origin, "-trust", strings.TrimPrefix(trust, ",")), nil
 }
 
-// output passes on what the programs print. When it is closed, it does not: their messages about their own end would
-// look like failures.
+// output passes on what the programs print. When it is closed, it does not: their messages about
+// their own end would look like failures.
 type output struct {
 	last   atomic.Int64 // when a program printed last, in nanoseconds since 1970
 	closed atomic.Bool
@@ -156,8 +151,9 @@ func (o *output) Write(p []byte) (int, error) {
 	return os.Stdout.Write(p)
 }
 
-// settle waits until the programs have printed nothing for a little longer than a sandbox waits for its next request.
-// Then Viceroy's lines about the end of the sandbox do not follow what is printed next.
+// settle waits until the programs have printed nothing for a little longer than a sandbox
+// waits for its next request. Then Viceroy's lines about the end of the sandbox do not
+// follow what is printed next.
 func (o *output) settle(ctx context.Context) {
 	limit := time.Now().Add(5 * time.Second)
 	for time.Since(time.Unix(0, o.last.Load())) < 1200*time.Millisecond && time.Now().Before(limit) && ctx.Err() == nil {

@@ -1,5 +1,5 @@
-// Command kit does the work of the Makefile's targets. It installs the tools, checks the ports, and starts the app,
-// alone or together with an origin.
+// Command kit does the work of the Makefile's targets. It installs the tools, checks the ports,
+// and starts the app, alone or together with an origin.
 package main
 
 import (
@@ -20,25 +20,18 @@ import (
 )
 
 const usage = `usage: kit [-addr host:port] [-origin directory] command [arguments]
-
-  tools      installs the Fastly CLI, Viceroy and Pushpin, if they are missing
-  testtools  does the same, installs a browser too, and says which tests cannot run
-  env        prints shell commands that put the tools on PATH; "env fastly", only the Fastly CLI
-  build      runs fastly compute build
-  serve      runs fastly compute serve, for your own origin
-  demo       runs the app together with the demo origin, or with the origin in the directory
-
-Arguments after build, serve and demo go to the Fastly CLI.
+The commands tools, testtools, env, build, serve and demo do what "make help" says.
 `
+
+var originDir = flag.String("origin", "",
+	"the `directory` of an origin for the demo, in place of the demo's own")
 
 func main() {
 	addr := flag.String("addr", local.DefaultAddr, "where the app listens, `host:port`")
-	dir := flag.String("origin", "", "the `directory` of an origin for the demo, in place of the demo's own")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
 	commands := map[string]func(context.Context, string, []string) error{
-		"tools": tools, "testtools": testTools, "env": env, "build": build, "serve": serve,
-		"demo": func(ctx context.Context, addr string, args []string) error { return demo(ctx, addr, *dir, args) },
+		"tools": tools, "testtools": testTools, "env": env, "build": build, "serve": serve, "demo": demo,
 	}
 	command, ok := commands[flag.Arg(0)]
 	if !ok {
@@ -47,12 +40,13 @@ func main() {
 	}
 	a, err := net.ResolveTCPAddr("tcp4", *addr)
 	if err != nil || a.IP == nil || a.Port == 0 {
-		fmt.Fprintf(os.Stderr, "%s: the address %q is not host:port, such as %s\n", flag.Arg(0), *addr, local.DefaultAddr)
+		fmt.Fprintf(os.Stderr, "%s: the address %q is not host:port, such as %s\n",
+			flag.Arg(0), *addr, local.DefaultAddr)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // writing to a closed pipe is an error, and does not end the demo
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // else writing to a closed pipe ends the demo
 	os.Setenv("TMPDIR", local.ASCIITempDir())
 	err = command(ctx, a.String(), flag.Args()[1:])
 	if err != nil && ctx.Err() != nil {
@@ -73,8 +67,8 @@ func tools(ctx context.Context, _ string, _ []string) error {
 	return err
 }
 
-// testTools installs what the tests need. If a browser, or a language of an origin, is missing, it fails in CI.
-// Elsewhere it only says that this is not tested.
+// testTools installs what the tests need. If a browser, or a language of an origin, is missing, it
+// fails in CI. Elsewhere it only says that this is not tested.
 func testTools(ctx context.Context, _ string, _ []string) error {
 	t, err := local.Ensure(ctx, os.Stderr)
 	if err != nil {
@@ -97,6 +91,8 @@ func testTools(ctx context.Context, _ string, _ []string) error {
 	return nil
 }
 
+// env prints shell commands that put the tools on PATH, or, for "env fastly", the Fastly CLI
+// alone.
 func env(ctx context.Context, _ string, args []string) error {
 	var t local.Tools
 	var err error
@@ -110,7 +106,7 @@ func env(ctx context.Context, _ string, args []string) error {
 	}
 	var dirs []string
 	for _, path := range []string{t.Fastly, t.Viceroy, t.Pushpin} {
-		if found, err := exec.LookPath(filepath.Base(path)); path != "" && (err != nil || found != path) {
+		if found, _ := exec.LookPath(filepath.Base(path)); found != path {
 			dirs = append(dirs, filepath.Dir(path))
 		}
 	}
@@ -144,14 +140,16 @@ func serve(ctx context.Context, addr string, args []string) error {
 		return err
 	}
 	if conn, err := net.DialTimeout("tcp", m.Origin, time.Second); err != nil {
-		fmt.Fprintf(os.Stderr, "serve: no origin answers at %s yet: start your origin there, or set its url in fastly.toml\n", m.Origin)
+		fmt.Fprintf(os.Stderr, "serve: no origin answers at %s yet: "+
+			"start your origin there, or set its url in fastly.toml\n", m.Origin)
 	} else {
 		conn.Close()
 	}
 	return become(t.Fastly, append(local.Args(t, addr), args...))
 }
 
-// become replaces this process with the program. So the program gets the signals and the terminal directly.
+// become replaces this process with the program. So the program gets the signals and the terminal
+// directly.
 func become(program string, args []string) error {
 	err := syscall.Exec(program, append([]string{program}, args...), os.Environ())
 	return fmt.Errorf("start %s: %w", program, err)

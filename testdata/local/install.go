@@ -20,19 +20,16 @@ const (
 	pushpinByHand = "install Pushpin by hand, and put it on PATH: https://pushpin.org/docs/install/"
 )
 
-// findFastly returns the path of the Fastly CLI, or "". If npm installed the CLI, this is the program itself, and not
-// the script that npm puts on PATH: when that script is stopped, the CLI's child processes go on.
+// findFastly returns the path of the Fastly CLI, or "". If npm installed the CLI, this is the
+// program itself, and not the script that npm puts on PATH: when that script is stopped, the
+// CLI's child processes go on.
 func (in *installer) findFastly() string {
-	if path, _, ok := in.onPath("fastly", fastlyOldest, "version", "--quiet"); ok {
-		if program := behindNPM(path); program != "" {
-			return program
-		}
-	}
-	return in.cached("fastly", fastlyOldest)
+	path, _ := in.onPath("fastly", fastlyOldest, "version", "--quiet")
+	return cmp.Or(behindNPM(path), in.cached("fastly", fastlyOldest))
 }
 
-// behindNPM returns the path of the program that npm's script starts, or "" if there is no such program. If the path is
-// not such a script, it returns the path.
+// behindNPM returns the path of the program that npm's script starts, or "" if there is no such
+// program. If the path is not such a script, it returns the path.
 func behindNPM(path string) string {
 	script, err := filepath.EvalSymlinks(path)
 	if err != nil || filepath.Base(script) != "fastly.js" {
@@ -58,7 +55,8 @@ func (in *installer) ensureFastly() (string, error) {
 		if path := in.findFastly(); path != "" {
 			return path, nil
 		}
-		return "", fmt.Errorf("after brew install (%v), there is still no Fastly CLI %s or newer on PATH: run `brew upgrade fastly`, or %s", err, fastlyOldest, fastlyByHand)
+		return "", fmt.Errorf("after brew install (%v), there is still no Fastly CLI %s or newer "+
+			"on PATH: run `brew upgrade fastly`, or %s", err, fastlyOldest, fastlyByHand)
 	}
 	if !has("npm") {
 		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it: "+
@@ -72,27 +70,27 @@ func (in *installer) ensureFastly() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w\ncheck the network and try again, or %s", err, fastlyByHand)
 	}
-	found, _ := filepath.Glob(filepath.Join(tmp, "node_modules", "@fastly", "cli-*", "fastly"))
-	if len(found) != 1 {
-		return "", fmt.Errorf("npm has no Fastly CLI %s for %s/%s: %s", fastlyInstall, runtime.GOOS, runtime.GOARCH, fastlyByHand)
+	program := behindNPM(filepath.Join(tmp, "node_modules", ".bin", "fastly"))
+	if program == "" {
+		return "", fmt.Errorf("npm has no Fastly CLI %s for %s/%s: %s",
+			fastlyInstall, runtime.GOOS, runtime.GOARCH, fastlyByHand)
 	}
-	return in.keep("fastly", fastlyInstall, found[0])
+	return in.keep("fastly", fastlyInstall, program)
 }
 
 // findViceroy returns the path of Viceroy, or "".
 func (in *installer) findViceroy() string {
-	if path, _, ok := in.onPath("viceroy", viceroyOldest, "--version"); ok {
-		return path
-	}
-	return in.cached("viceroy", viceroyOldest)
+	path, _ := in.onPath("viceroy", viceroyOldest, "--version")
+	return cmp.Or(path, in.cached("viceroy", viceroyOldest))
 }
 
-// downloadViceroy makes the CLI download Viceroy, to the directory that `fastly compute serve` uses too. It copies
-// Viceroy to the cache, so that a later download does not change it. It returns "" if the download fails, but Viceroy
-// can be built.
+// downloadViceroy makes the CLI download Viceroy, to the directory that `fastly compute serve`
+// uses too. It copies Viceroy to the cache, so that a later download does not change it. It
+// returns "" if the download fails, but Viceroy can be built.
 //
-// The CLI downloads the version that the fastly.toml in its working directory names, or else the newest. The project's
-// own fastly.toml does not name one: `fastly compute serve` would then replace a newer Viceroy.
+// The CLI downloads the version that the fastly.toml in its working directory names, or else
+// the newest. The project's own fastly.toml does not name one: `fastly compute serve` would
+// then replace a newer Viceroy.
 func (in *installer) downloadViceroy(fastly string) (string, error) {
 	config, err := os.UserConfigDir() // the CLI uses this directory
 	if err != nil {
@@ -108,11 +106,12 @@ func (in *installer) downloadViceroy(fastly string) (string, error) {
 		}
 		if err != nil {
 			in.say("the download failed: %v", err)
-			if _, _, ok := in.onPath("cargo", cargoOldest, "--version"); ok {
+			if cargo, _ := in.onPath("cargo", cargoOldest, "--version"); cargo != "" {
 				return "", nil
 			}
-			return "", fmt.Errorf("downloading Viceroy failed (see above), and there is no cargo %s or newer on PATH to build it: "+
-				"check the network, or install Rust (https://rustup.rs/), or %s", cargoOldest, viceroyByHand)
+			return "", fmt.Errorf("downloading Viceroy failed (see above), and there is no cargo %s "+
+				"or newer on PATH to build it: check the network, or install Rust (https://rustup.rs/), "+
+				"or %s", cargoOldest, viceroyByHand)
 		}
 	}
 	return in.keep("viceroy", in.version(path, "--version"), path)
@@ -122,13 +121,15 @@ func (in *installer) downloadViceroy(fastly string) (string, error) {
 func (in *installer) buildDir() string { return filepath.Join(in.dir, ".viceroy-"+viceroyInstall) }
 
 func (in *installer) buildViceroy() (string, error) {
-	in.say("building Viceroy %s with cargo instead, into %s: only this time, 10 to 20 minutes on two cores", viceroyInstall, in.dir)
-	in.say("you may interrupt this: the next run continues")
+	in.say("building Viceroy %s with cargo instead, into %s: only this time, "+
+		"10 to 20 minutes on two cores; you may interrupt this: the next run continues",
+		viceroyInstall, in.dir)
 	root := filepath.Join(in.buildDir(), "root")
-	err := in.run("cargo", "install", "--locked", "--force", "--root", root, "--target-dir", filepath.Join(in.buildDir(), "target"),
-		"--version", viceroyInstall, "viceroy")
+	err := in.run("cargo", "install", "--locked", "--force", "--root", root,
+		"--target-dir", filepath.Join(in.buildDir(), "target"), "--version", viceroyInstall, "viceroy")
 	if err != nil {
-		return "", fmt.Errorf("%w\nfix the errors that cargo reports, and run this again, or %s", err, viceroyByHand)
+		return "", fmt.Errorf("%w\nfix the errors that cargo reports, and run this again, or %s",
+			err, viceroyByHand)
 	}
 	path, err := in.keep("viceroy", viceroyInstall, filepath.Join(root, "bin", "viceroy"))
 	if err != nil {
@@ -143,17 +144,14 @@ func (in *installer) buildViceroy() (string, error) {
 //go:embed pushpin-wrapper.sh
 var pushpinWrapper string
 
-// findPushpin returns the path of Pushpin, or "". If this Pushpin is too old for the CLI's configuration, it is the path
-// of a wrapper.
+// findPushpin returns the path of Pushpin, or "". If this Pushpin is too old for the CLI's
+// configuration, it is the path of a wrapper.
 func (in *installer) findPushpin() string {
-	path, version, ok := in.onPath("pushpin", pushpinOldest, "--version")
-	if !ok || !older(version, pushpinRenamed) {
+	path, version := in.onPath("pushpin", pushpinOldest, "--version")
+	if path == "" || !older(version, pushpinRenamed) {
 		return path
 	}
 	script := strings.ReplaceAll(pushpinWrapper, "'@PUSHPIN@'", ShellQuote(path))
-	if have, err := os.ReadFile(in.place("pushpin", version)); err == nil && string(have) == script {
-		return in.place("pushpin", version)
-	}
 	wrapper, err := in.write("pushpin", version, []byte(script))
 	if err != nil {
 		in.say("%v", err)
@@ -181,19 +179,24 @@ func (in *installer) ensurePushpin() (string, error) {
 	if path = in.findPushpin(); path != "" {
 		return path, nil
 	}
-	return "", fmt.Errorf("there is no Pushpin %s or newer on PATH: %w\n%s", pushpinOldest, err, pushpinByHand)
+	return "", fmt.Errorf("there is no Pushpin %s or newer on PATH: %w\n%s",
+		pushpinOldest, err, pushpinByHand)
 }
 
-// aptInstallPushpin installs Debian's package. The package also starts Pushpin as a service, at once and at each start
-// of the machine, and this takes the ports that the app's Pushpin needs. The user did not ask for this service. So, if
-// the package was not installed before, the service is stopped and disabled.
+// aptInstallPushpin installs Debian's package. The package also starts Pushpin as a service, at
+// once and at each start of the machine, and this takes the ports that the app's Pushpin needs.
+// The user did not ask for this service. So, if the package was not installed before, the
+// service is stopped and disabled.
 func (in *installer) aptInstallPushpin() error {
 	isNew := exec.CommandContext(in.ctx, "dpkg", "-s", "pushpin").Run() != nil
 	if err := in.aptInstall("pushpin", pushpinOldest); err != nil || !isNew {
 		return err
 	}
 	in.say("stopping the service that Debian's package starts, because it takes the app's ports")
-	for _, args := range [][]string{{"service", "pushpin", "stop"}, {"update-rc.d", "pushpin", "disable"}} {
+	for _, args := range [][]string{
+		{"service", "pushpin", "stop"},
+		{"update-rc.d", "pushpin", "disable"},
+	} {
 		if err := in.asRoot(args...); err != nil {
 			in.say("%v: if port 5561 is taken later, stop that service by hand", err)
 		}
@@ -201,23 +204,27 @@ func (in *installer) aptInstallPushpin() error {
 	return nil
 }
 
-// aptInstall installs a package with apt-get. It returns an error at once if apt-get has no package that is new enough.
+// aptInstall installs a package with apt-get. It returns an error at once if apt-get has no
+// package that is new enough.
 func (in *installer) aptInstall(pkg, oldest string) error {
 	if os.Geteuid() != 0 && !has("sudo") {
 		return fmt.Errorf("only root can install it: run `apt-get install %s` as root", pkg)
 	}
 	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)
-	if err := in.asRoot("apt-get", "update", "-q"); err != nil { // the lists may be old, or missing, as on a new machine
+	// The lists may be old, or missing, as on a new machine.
+	if err := in.asRoot("apt-get", "update", "-q"); err != nil {
 		in.say("%v: continuing with the old package lists", err)
 	}
 	policy, _ := exec.CommandContext(in.ctx, "apt-cache", "policy", pkg).Output()
 	_, candidate, _ := strings.Cut(string(policy), "Candidate: ")
 	candidate, _, _ = strings.Cut(candidate, "\n")
 	if version := versionPattern.FindString(candidate); older(version, oldest) {
-		return fmt.Errorf("apt-get has %s (Debian 13 has no package of Pushpin, but that of Debian 12 works there: "+
-			"add bookworm to the apt sources, and run this again)", cmp.Or(version, "none"))
+		return fmt.Errorf("apt-get has %s (Debian 13 has no package of Pushpin, but that of "+
+			"Debian 12 works there: add bookworm to the apt sources, and run this again)",
+			cmp.Or(version, "none"))
 	}
-	return in.asRoot("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", pkg)
+	return in.asRoot("env", "DEBIAN_FRONTEND=noninteractive",
+		"apt-get", "install", "-q", "-y", "--no-install-recommends", pkg)
 }
 
 func (in *installer) asRoot(args ...string) error {
@@ -239,10 +246,12 @@ func Browser(ctx context.Context) (string, error) {
 			return path, nil
 		}
 	}
-	return "", errors.New("there is neither Chromium nor Chrome: install one of them (https://www.chromium.org/getting-involved/download-chromium/)")
+	return "", errors.New("there is neither Chromium nor Chrome: install one of them " +
+		"(https://www.chromium.org/getting-involved/download-chromium/)")
 }
 
-// EnsureBrowser returns the path of a Chromium or Chrome. If there is none, apt-get installs Chromium.
+// EnsureBrowser returns the path of a Chromium or Chrome. If there is none, apt-get installs
+// Chromium.
 func EnsureBrowser(ctx context.Context, out io.Writer) (string, error) {
 	path, err := Browser(ctx)
 	if err == nil || !has("apt-get") {

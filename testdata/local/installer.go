@@ -23,8 +23,9 @@ type installer struct {
 	lock *flock.Flock // locks the cache directory; the system releases it if the process ends
 }
 
-// newInstaller waits until no other process installs, so that two processes do not build the same program. Then it
-// removes what an interrupted installation left, but for a build of Viceroy that can continue.
+// newInstaller waits until no other process installs, so that two processes do not build the
+// same program. Then it removes what an interrupted installation left, but for a build of
+// Viceroy that can continue.
 func newInstaller(ctx context.Context, out io.Writer) (*installer, error) {
 	dir, err := cacheDir()
 	if err != nil {
@@ -32,7 +33,8 @@ func newInstaller(ctx context.Context, out io.Writer) (*installer, error) {
 	}
 	in := &installer{ctx: ctx, out: out, dir: dir, lock: flock.New(dir, flock.SetFlag(os.O_RDONLY))}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the tools' cache: %w; set %s to a directory that you can write to", err, CacheVariable)
+		return nil, fmt.Errorf("make the tools' cache: %w; set %s to a directory that you can write to",
+			err, CacheVariable)
 	}
 	locked, err := in.lock.TryLock()
 	if err == nil && !locked {
@@ -58,8 +60,9 @@ func (in *installer) say(format string, args ...any) {
 // run runs a program, and prints its output as progress.
 func (in *installer) run(name string, args ...string) error {
 	cmd := exec.CommandContext(in.ctx, name, args...)
-	cmd.Dir = in.dir                                             // not the project's, which might have a configuration for the program
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, in.out, in.out // sudo and Homebrew may ask questions
+	cmd.Dir = in.dir // not the project's, which might have a configuration for the program
+	cmd.Stdout, cmd.Stderr = in.out, in.out
+	cmd.Stdin = os.Stdin // sudo and Homebrew may ask questions
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
@@ -86,12 +89,14 @@ func (in *installer) version(path string, args ...string) string {
 	return "unknown"
 }
 
-// older reports whether version is older than the other version. An unknown version is older than any.
+// older reports whether version is older than the other version. An unknown version is older than
+// any.
 func older(version, than string) bool { return semver.Compare("v"+version, "v"+than) < 0 }
 
-// onPath returns the first program with this name on PATH that is new enough. It prints which programs are too old. It
-// does not look in the cache, which `make env` puts on PATH: it would find the wrapper there, and wrap it again.
-func (in *installer) onPath(name, oldest string, versionArgs ...string) (path, version string, ok bool) {
+// onPath returns the first program with this name on PATH that is new enough, or "". It prints
+// which programs are too old. It does not look in the cache, which `make env` puts on PATH: it
+// would find the wrapper there, and wrap it again.
+func (in *installer) onPath(name, oldest string, versionArgs ...string) (path, version string) {
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		if !filepath.IsAbs(dir) || strings.HasPrefix(filepath.Clean(dir), in.dir+string(filepath.Separator)) {
 			continue
@@ -100,13 +105,13 @@ func (in *installer) onPath(name, oldest string, versionArgs ...string) (path, v
 		if err != nil {
 			continue
 		}
-		if version := in.version(path, versionArgs...); !older(version, oldest) {
-			return path, version, true
-		} else {
-			in.say("not using %s, version %s: this needs %s or newer", path, version, oldest)
+		version := in.version(path, versionArgs...)
+		if !older(version, oldest) {
+			return path, version
 		}
+		in.say("not using %s, version %s: this needs %s or newer", path, version, oldest)
 	}
-	return "", "", false
+	return "", ""
 }
 
 // cached returns the newest version of a program in the cache, or "" if all are older than oldest.
@@ -125,7 +130,8 @@ func (in *installer) place(name, version string) string {
 	return filepath.Join(in.dir, name+"-"+version, name)
 }
 
-// keep copies a program to its place in the cache. The copy gets its name only when it is complete.
+// keep copies a program to its place in the cache. The copy gets its name only when it is
+// complete.
 func (in *installer) keep(name, version, from string) (string, error) {
 	content, err := os.ReadFile(from)
 	if err != nil {

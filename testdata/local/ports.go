@@ -18,17 +18,14 @@ import (
 // errTaken is in the error of CheckFree for a port that another process has.
 var errTaken = errors.New("is taken by")
 
-// CheckFree returns an error if a process already listens on any of the addresses, host:port. The error names these
-// addresses, and the processes.
+// CheckFree returns an error if a process already listens on any of the addresses, host:port. The
+// error names these addresses, and the processes.
 func CheckFree(ctx context.Context, addrs ...string) error {
 	var errs []error
 	for _, addr := range addrs {
-		_, port, err := net.SplitHostPort(addr)
-		if err != nil {
-			return fmt.Errorf("%q is not host:port: %w", addr, err)
-		}
-		// Pushpin listens on all addresses of the machine, and fails if one of them is taken. A server that has only
-		// the IPv6 address would get the requests to localhost.
+		_, port, _ := net.SplitHostPort(addr)
+		// Pushpin listens on all addresses of the machine, and fails if one of them is taken. A
+		// server that has only the IPv6 address would get the requests to localhost.
 		for _, try := range [][2]string{{"tcp4", "127.0.0.1"}, {"tcp4", ""}, {"tcp6", "::1"}, {"tcp6", ""}} {
 			l, err := net.Listen(try[0], net.JoinHostPort(try[1], port))
 			if err == nil {
@@ -66,9 +63,10 @@ under [local_server.backends.origin]`,
 	return err
 }
 
-// claimed has the ports that this process can still use: from next to the one before end. A process claims a block of
-// a hundred ports: it listens on the first port of the block until it ends. So two test runs never use the same
-// ports. The blocks are below the ports that systems give to clients.
+// claimed has the ports that this process can still use: from next to the one before end. A
+// process claims a block of a hundred ports: it listens on the first port of the block
+// until it ends. So two test runs never use the same ports. The blocks are below the ports
+// that systems give to clients.
 var claimed struct {
 	sync.Mutex
 	claims    []net.Listener
@@ -102,7 +100,8 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 	return 0, fmt.Errorf("there are no %d free ports in a row", n)
 }
 
-// listeners returns the ids of the processes that listen on the port, as far as this user can see them.
+// listeners returns the ids of the processes that listen on the port, as far as this user can see
+// them.
 func listeners(ctx context.Context, port string) (pids []int32) {
 	conns, _ := psnet.ConnectionsWithContext(ctx, "tcp")
 	for _, c := range conns {

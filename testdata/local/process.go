@@ -32,15 +32,16 @@ type Process struct {
 }
 
 // running has the programs that were started and have not ended.
-var running struct {
+var running = struct {
 	sync.Mutex
 	programs map[*Process]bool
 	tempDir  string // of TempDir
 	over     bool   // StopAll was called: Start returns an error
-}
+}{programs: map[*Process]bool{}}
 
-// Start starts cmd in its own process group, so a Ctrl-C in the terminal does not reach it. Stop ends the program
-// together with the processes that it started. On Linux the program also gets SIGTERM if this process is killed.
+// Start starts cmd in its own process group, so a Ctrl-C in the terminal does not reach it. Stop
+// ends the program together with the processes that it started. On Linux the program also gets
+// SIGTERM if this process is killed.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	cmd.SysProcAttr = ownGroup()
 	cmd.WaitDelay = time.Second // another process may keep the output open
@@ -52,12 +53,14 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Linux sends SIGTERM to the program when the thread that started it ends, so this thread must stay.
+		// Linux sends SIGTERM to the program when the thread that started it ends, so this thread
+		// must stay.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		if err == nil {
-			// Nobody has waited for the program yet, so this is not another process with the same id.
+			// Nobody has waited for the program yet, so this is not another process with the same
+			// id.
 			p.root, err = process.NewProcess(int32(cmd.Process.Pid))
 		}
 		started <- err
@@ -73,15 +76,13 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
-	if running.programs == nil {
-		running.programs = map[*Process]bool{}
-	}
 	running.programs[p] = true
 	return p, nil
 }
 
-// StopAll stops all programs that were started, and removes the directory of TempDir. A Ctrl-C while it waits for
-// them kills them. Call it before the process exits: afterwards Start returns an error.
+// StopAll stops all programs that were started, and removes the directory of TempDir. A
+// Ctrl-C while it waits for them kills them. Call it before the process exits:
+// afterwards Start returns an error.
 func StopAll() {
 	running.Lock()
 	running.over = true
@@ -97,39 +98,32 @@ func StopAll() {
 	os.RemoveAll(running.tempDir)
 }
 
-// WaitForListener waits until the program, or a process that it started, accepts connections at addr, a host:port. It
-// returns that process. The processes in except do not count: a process that was just killed may keep its port for
-// a moment. It returns an error if the program ends first, or if three minutes have passed.
-func (p *Process) WaitForListener(ctx context.Context, addr string, except ...*process.Process) (*process.Process, error) {
+// WaitForListener waits until the program, or a process that it started, accepts connections at
+// addr, a host:port. It returns that process. It returns an error if the program ends first, or if
+// three minutes have passed.
+func (p *Process) WaitForListener(ctx context.Context, addr string) (*process.Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute) // most of it for the first build of the app
 	defer cancel()
+	_, port, _ := net.SplitHostPort(addr)
 	for {
 		if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
 			conn.Close()
-			if listener := p.listener(ctx, addr); listener != nil && !slices.ContainsFunc(except, same(listener)) {
-				return listener, nil
+			pids := listeners(ctx, port)
+			for _, q := range p.Tree() {
+				if slices.Contains(pids, q.Pid) {
+					return q, nil
+				}
 			}
 		}
 		select {
 		case <-p.done:
 			return nil, fmt.Errorf("it ended before it accepted connections at %s: %w", addr, p.Err())
 		case <-ctx.Done():
-			return nil, fmt.Errorf("it did not accept connections at %s: %w", addr, errors.Join(context.Cause(ctx), CheckFree(context.WithoutCancel(ctx), addr)))
+			return nil, fmt.Errorf("it did not accept connections at %s: %w", addr,
+				errors.Join(context.Cause(ctx), CheckFree(context.WithoutCancel(ctx), addr)))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// listener returns the process in p.Tree that listens at addr, or nil.
-func (p *Process) listener(ctx context.Context, addr string) *process.Process {
-	_, port, _ := net.SplitHostPort(addr)
-	pids := listeners(ctx, port)
-	for _, q := range p.Tree() {
-		if slices.Contains(pids, q.Pid) {
-			return q
-		}
-	}
-	return nil
 }
 
 // Pid returns the program's process id. Its process group has the same id.
@@ -146,9 +140,9 @@ func (p *Process) Err() error {
 	return p.err
 }
 
-// Stop stops the program and all processes that it started, and returns when they have ended. It sends SIGTERM first,
-// so that the CLI can clean up. After ten seconds, or one second after the program itself has ended, it kills what is
-// left.
+// Stop stops the program and all processes that it started, and returns when they have ended. It
+// sends SIGTERM first, so that the CLI can clean up. After ten seconds, or one second after the
+// program itself has ended, it kills what is left.
 func (p *Process) Stop() { p.stop(context.Background()) }
 
 // stop is Stop. It kills at once when hurry ends.
@@ -169,17 +163,20 @@ func (p *Process) stop(hurry context.Context) {
 		case <-hurry.Done():
 		}
 		if left := p.kill(); len(left) > 0 {
-			fmt.Fprintf(os.Stderr, "cannot stop process %v, which %s started: it goes on although it was killed\n", left, p.cmd.Path)
+			fmt.Fprintf(os.Stderr, "cannot stop process %v, which %s started: "+
+				"it goes on although it was killed\n", left, p.cmd.Path)
 			return
 		}
 	}
 	<-p.done
 }
 
-// kill kills all processes of the tree. It returns those that have not ended ten seconds later. While the CLI builds, it
-// ignores SIGTERM, and it starts Viceroy later. So each process is suspended first, and cannot start another one.
+// kill kills all processes of the tree. It returns those that have not ended ten seconds later.
+// While the CLI builds, it ignores SIGTERM, and it starts Viceroy later. So each process is
+// suspended first, and cannot start another one.
 func (p *Process) kill() (left []*process.Process) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	deadline := time.Now().Add(10 * time.Second)
+	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		for _, q := range p.Tree() {
 			q.Suspend()
 		}
@@ -193,11 +190,13 @@ func (p *Process) kill() (left []*process.Process) {
 	return left
 }
 
-// Tree returns the program's process and all its descendants, as far as they run. A process whose parent has ended is
-// known from the last call, or by its process group. (Pushpin's services have other groups.)
+// Tree returns the program's process and all its descendants, as far as they run. A process
+// whose parent has ended is known from the last call, or by its process group. (Pushpin's
+// services have other groups.)
 func (p *Process) Tree() []*process.Process {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	running, _ := p.root.IsRunning()
 	all, _ := process.Processes()
 	family := map[int32]bool{}
 	add := func(q *process.Process) {
@@ -211,7 +210,9 @@ func (p *Process) Tree() []*process.Process {
 	for _, q := range known {
 		add(q)
 	}
-	reused := slices.ContainsFunc(all, func(q *process.Process) bool { return q.Pid == p.root.Pid && !same(q)(p.root) })
+	reused := !running && slices.ContainsFunc(all, func(q *process.Process) bool {
+		return q.Pid == p.root.Pid // so another process has the id by now
+	})
 	for before := -1; before < len(p.tree); { // again, as a child may come before its parent in the list
 		before = len(p.tree)
 		for _, q := range all {
@@ -225,32 +226,17 @@ func (p *Process) Tree() []*process.Process {
 	return slices.Clone(p.tree)
 }
 
-// Descendants returns the processes that the program started, and those that they started.
-func (p *Process) Descendants() []*process.Process {
-	return slices.DeleteFunc(p.Tree(), same(p.root))
-}
-
-// same returns a function that reports whether a process is this one. Another process may later have its id.
-func same(p *process.Process) func(*process.Process) bool {
-	created, _ := p.CreateTime()
-	return func(q *process.Process) bool {
-		at, err := q.CreateTime()
-		return err == nil && q.Pid == p.Pid && at == created
-	}
-}
-
-// Alive reports whether the process runs. A zombie, which has ended but whose parent has not waited for it, does not.
+// Alive reports whether the process runs. A zombie, which has ended but whose parent has
+// not waited for it, does not.
 func Alive(p *process.Process) bool {
-	running, err := p.IsRunning() // compares the start time too: another process may have the same pid by now
-	if err != nil || !running {
-		return false
-	}
+	// It compares the start time too: another process may have the same id by now.
+	running, _ := p.IsRunning()
 	status, err := p.Status()
-	return err == nil && !slices.Contains(status, process.Zombie)
+	return running && err == nil && !slices.Contains(status, process.Zombie)
 }
 
-// ASCIITempDir returns the directory for temporary files, or /tmp if there are letters other than ASCII in its path. The
-// zurl of Pushpin 1.36 ends at once where its sockets have such a path.
+// ASCIITempDir returns the directory for temporary files, or /tmp if there are letters other than
+// ASCII in its path. The zurl of Pushpin 1.36 ends at once where its sockets have such a path.
 func ASCIITempDir() string {
 	if dir := os.TempDir(); !strings.ContainsFunc(dir, func(r rune) bool { return r > unicode.MaxASCII }) {
 		return dir
@@ -258,8 +244,8 @@ func ASCIITempDir() string {
 	return "/tmp"
 }
 
-// TempDir makes a directory for temporary files, and sets TMPDIR to it for this process and those that it starts.
-// StopAll removes the directory.
+// TempDir makes a directory for temporary files, and sets TMPDIR to it for this process and those
+// that it starts. StopAll removes the directory.
 func TempDir() (string, error) {
 	base := ASCIITempDir()
 	if len(base) > 40 {
@@ -267,7 +253,8 @@ func TempDir() (string, error) {
 	}
 	dir, err := os.MkdirTemp(base, "fanout-")
 	if err != nil {
-		return "", fmt.Errorf("make a directory for temporary files: %w; set TMPDIR to a directory that you can write to", err)
+		return "", fmt.Errorf("make a temporary directory: %w; "+
+			"set TMPDIR to a directory that you can write to", err)
 	}
 	running.Lock()
 	defer running.Unlock()

@@ -1,9 +1,11 @@
-// Package local runs the app locally, as a person does, with `fastly compute serve`. It finds and installs the programs
-// for that: the Fastly CLI, Viceroy (Fastly's local server) and Pushpin (the open-source GRIP proxy on which Fanout is
-// built). It also starts and stops them, and says who has the ports that they need.
+// Package local runs the app locally, as a person does, with `fastly compute serve`. It finds and
+// installs the programs for that: the Fastly CLI, Viceroy (Fastly's local server) and Pushpin (the
+// open-source GRIP proxy on which Fanout is built). It also starts and stops them, and says who
+// has the ports that they need.
 //
-// A program that is on PATH and new enough is used. Otherwise the Fastly CLI and Viceroy are installed into the user's
-// cache, once for each version, and the system's package manager installs Pushpin.
+// A program that is on PATH and new enough is used. Otherwise the Fastly CLI and Viceroy
+// are installed into the user's cache, once for each version, and the system's package
+// manager installs Pushpin.
 package local
 
 import (
@@ -15,8 +17,8 @@ import (
 	"path/filepath"
 )
 
-// The versions. No other place in the code has them. "Oldest" is the oldest version with which the tests have passed.
-// "Install" is the version that is installed if there is none.
+// The versions. No other place in the code has them. "Oldest" is the oldest version with which the
+// tests have passed. "Install" is the version that is installed if there is none.
 const (
 	fastlyOldest   = "15.4.0" // the first with `compute install-tools`
 	fastlyInstall  = "16.1.0"
@@ -61,16 +63,17 @@ func EnsureFastly(ctx context.Context, out io.Writer) (string, error) {
 	return in.ensureFastly()
 }
 
-// Ensure installs the tools that are missing, and returns all of them. It prints on out what it does next, and the
-// progress. It may be interrupted, and several processes may call it at the same time: a tool in the cache is always
-// complete. An error says what to install by hand.
+// Ensure installs the tools that are missing, and returns all of them. It prints on out what it
+// does next, and the progress. It may be interrupted, and several processes may call it at the
+// same time: a tool in the cache is always complete. An error says what to install by hand.
 func Ensure(ctx context.Context, out io.Writer) (t Tools, err error) {
 	in, err := newInstaller(ctx, out)
 	if err != nil {
 		return Tools{}, err
 	}
 	defer in.lock.Close()
-	// Building Viceroy takes long. So nobody waits for it, and then reads that something else is missing.
+	// Building Viceroy takes long. So nobody waits for it, and then reads that
+	// something else is missing.
 	var errs [3]error
 	t.Pushpin, errs[0] = in.ensurePushpin()
 	t.Fastly, errs[1] = in.ensureFastly()
@@ -91,8 +94,9 @@ func (t Tools) Versions(ctx context.Context) string {
 		in.version(t.Viceroy, "--version"), in.version(t.Pushpin, "--version"))
 }
 
-// cacheDir returns the directory for installed tools. It is $FANOUT_FORWARD_CACHE, or else fanout-forward-go in the
-// user's cache directory. The XDG Base Directory Specification says where that is.
+// cacheDir returns the directory for installed tools. It is $FANOUT_FORWARD_CACHE, or
+// else fanout-forward-go in the user's cache directory. The XDG Base Directory
+// Specification says where that is.
 func cacheDir() (string, error) {
 	dir := os.Getenv(CacheVariable)
 	if dir == "" {
