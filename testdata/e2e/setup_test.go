@@ -222,7 +222,7 @@ func (p *project) url(target string) string { return "http://" + p.addr + target
 func (p *project) publish(t *testing.T, formats string) {
 	t.Helper()
 	body := fmt.Sprintf(`{"items":[{"channel":"demo","formats":{%s}}]}`, formats)
-	resp, err := http.Post(p.PublishURL(), "application/json", strings.NewReader(body))
+	resp, err := http.Post(fmt.Sprintf("http://localhost:%d/publish/", p.PublishPort), "application/json", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

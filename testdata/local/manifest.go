@@ -36,7 +36,8 @@ func ReadManifest(dir string) (Manifest, error) {
 	}
 	u, err := url.Parse(file.LocalServer.Backends["origin"].URL)
 	if err != nil || u.Hostname() == "" {
-		return Manifest{}, fmt.Errorf("%s: [local_server.backends.origin] needs a url, such as http://localhost:3000/", path)
+		return Manifest{}, fmt.Errorf("%s: [local_server.backends.origin] needs a url, "+
+			"such as http://localhost:3000/", path)
 	}
 	port := u.Port()
 	if port == "" {
@@ -49,24 +50,21 @@ func ReadManifest(dir string) (Manifest, error) {
 	}, nil
 }
 
-// PublishURL returns the URL to which a POST publishes.
-// Source: https://pushpin.org/docs/publishing/
-func (m Manifest) PublishURL() string {
-	return fmt.Sprintf("http://localhost:%d/publish/", m.PublishPort)
-}
-
-// GripURL returns the environment variable GRIP_URL for an origin behind this app. It has the URL to publish to, and
-// the issuer and key of the signatures on the requests. The CLI configures Pushpin with these.
+// GripURL returns the environment variable GRIP_URL for an origin behind this app. It has the
+// URL to publish to, and the issuer and key of the signatures on the requests. The CLI
+// configures Pushpin with these.
 func (m Manifest) GripURL() string {
-	return fmt.Sprintf("http://localhost:%d/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production", m.PublishPort)
+	const keys = "verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
+	return fmt.Sprintf("http://localhost:%d/?%s", m.PublishPort, keys)
 }
 
 // Addresses returns the addresses on which Pushpin listens, host:port.
 func (m Manifest) Addresses() []string {
-	return []string{
-		loopback(m.ProxyPort),
-		loopback(m.PublishPort), loopback(m.PublishPort + 1), loopback(m.PublishPort + 2), loopback(m.PublishPort + 3),
+	addrs := []string{loopback(m.ProxyPort)}
+	for i := range 4 {
+		addrs = append(addrs, loopback(m.PublishPort+i))
 	}
+	return addrs
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
