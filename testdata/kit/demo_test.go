@@ -17,7 +17,7 @@ func TestInvitation(t *testing.T) {
 		case "/events":
 			http.Error(w, "this endpoint works through the GRIP proxy only: connect to the app", http.StatusForbidden)
 		case "/poll":
-			http.Error(w, "Error while proxying to origin.", http.StatusBadGateway)
+			http.Error(w, "Not for you.", http.StatusForbidden)
 		}
 	}))
 	defer app.Close()
@@ -33,7 +33,7 @@ The page's WebSocket (GET /socket) stays closed: it was answered with 200 OK ().
 
 The page's event stream (GET /events) stays closed: main.go does not hand it off.
 
-The page's long-poll (GET /poll) stays closed: it was answered with 502 Bad Gateway (Error while proxying to origin.).
+The page's long-poll (GET /poll) stays closed: it was answered with 403 Forbidden (Not for you.).
 
 After you change`
 	if !strings.HasPrefix(got, want) {
