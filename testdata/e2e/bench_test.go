@@ -34,8 +34,7 @@ func TestBench(t *testing.T) {
 	processes, _ := process.Processes()
 	for _, left := range processes {
 		if dir, _ := left.Cwd(); dir == p.dir && local.Alive(left) {
-			name, _ := left.Name()
-			t.Errorf("make bench left %s, process %d", name, left.Pid)
+			t.Errorf("make bench left process %d", left.Pid)
 			left.Kill()
 		}
 	}

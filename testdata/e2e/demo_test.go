@@ -28,10 +28,14 @@ func TestDemo(t *testing.T) {
 	t.Run("socket", func(t *testing.T) { testDemoSocket(t, p) })
 	t.Run("ports taken", func(t *testing.T) { testPortsTaken(t, p) })
 	t.Run("Ctrl-C", func(t *testing.T) {
-		checkEnd(t, p, demo, func(*process.Process) {
+		checkEnd(t, p, demo, func(kit *process.Process) {
 			syscall.Kill(-demo.Pid(), syscall.SIGINT) // to the process group, as a terminal does
+			waitEnded(t, kit)
+			<-demo.Done()
+			if left := demo.Tree(); len(left) > 0 {
+				t.Errorf("make demo ended before %v", left)
+			}
 		})
-		<-demo.Done()
 		if _, last, _ := strings.Cut(p.log.String(), "\ndemo: stopping\n"); last != "" {
 			t.Errorf("after a Ctrl-C, make demo prints %q", last)
 		}

@@ -49,11 +49,8 @@ func TestParentEnds(t *testing.T) {
 	if end := os.Getenv(how); end != "" { // this is the process that ends
 		ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
 		defer stop()
-		script := "echo ready; while :; do sleep .1; done"
-		if end == "two Ctrl-C" {
-			script = "trap '' TERM; " + script
-		}
-		cmd := exec.Command("sh", "-c", script)
+		trap := map[string]string{"two Ctrl-C": "trap '' TERM; "}[end]
+		cmd := exec.Command("sh", "-c", trap+"echo ready; while :; do sleep .1; done")
 		cmd.Stdout = os.Stdout
 		if _, err := Start(cmd); err != nil {
 			t.Fatal(err)
