@@ -98,8 +98,8 @@ func testDemoSocket(t *testing.T, p *project) {
 	if kind, got, err := conn.Read(ctx); err != nil || kind != websocket.MessageBinary || string(got) != "\x00\xff\r\n" {
 		t.Errorf("binary came back as %v %q, %v", kind, got, err)
 	}
-	p.publish(t, `"ws-message":{"content":"published"}`)
-	if _, got, err := conn.Read(ctx); err != nil || string(got) != "published" {
+	say(t, p, "demo", "published")
+	if _, got, err := conn.Read(ctx); err != nil || !strings.Contains(string(got), `"text":"published"`) {
 		t.Errorf("got %q, %v, and not what was published", got, err)
 	}
 }
