@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,34 +17,34 @@ import (
 
 // logBuffer collects what processes print.
 type logBuffer struct {
-	mu     sync.Mutex
+	sync.Mutex
 	buf    bytes.Buffer
 	waited int // the end of the last match
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	return b.buf.Write(p)
 }
 
 func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	return b.buf.String()
 }
 
 // skip makes the next wait look only at what is printed from now on.
 func (b *logBuffer) skip() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	b.waited = b.buf.Len()
 }
 
 // find looks for the pattern after the last match.
 func (b *logBuffer) find(pattern *regexp.Regexp) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	found := pattern.FindIndex(b.buf.Bytes()[b.waited:])
 	if found == nil {
 		return false
@@ -61,19 +62,20 @@ func (b *logBuffer) wait(t *testing.T, pattern string, by *local.Process, within
 	if by != nil {
 		ended = by.Done()
 	}
-	matches := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(within); !b.find(matches); {
+	err := fmt.Errorf("it is not there after %v", within)
+	matches, limit := regexp.MustCompile(pattern), time.After(within)
+	for !b.find(matches) {
 		select {
-		case <-ended:
-			if !b.find(matches) {
-				t.Fatalf("%v; it did not print %s; its last lines are\n%s", by.Err(), pattern, tail(b.String(), 20))
-			}
-			return
 		case <-time.After(20 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatalf("no process printed %s; the last lines are\n%s", pattern, tail(b.String(), 20))
-			}
+			continue
+		case <-ended:
+			err = by.Err()
+		case <-limit:
 		}
+		if !b.find(matches) {
+			t.Fatalf("no process printed %s: %v; the last lines are\n%s", pattern, err, tail(b.String(), 20))
+		}
+		return
 	}
 }
 
@@ -92,33 +94,27 @@ func tail(text string, n int) string {
 // alarming matches the lines of a log that a reader should always see.
 var alarming = regexp.MustCompile(`(?m)^.*(WARN[ \]]|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
 
-// report prints the important lines of the logs of a failed test, and stores the logs in testdata/_artifacts. It does not
-// use T.ArtifactDir: that prints a line which hides the test's earlier messages in gotestsum's output.
+// report prints the important lines of the logs of a failed test, and stores the logs in
+// testdata/_artifacts. It does not use T.ArtifactDir: that prints a line which hides the test's
+// earlier messages in gotestsum's output.
 func (p *project) report(t *testing.T) {
 	if !t.Failed() {
 		return
 	}
 	dir, err := filepath.Abs(filepath.Join("../_artifacts", strings.ReplaceAll(t.Name(), "/", "-")))
-	if err == nil {
-		err = os.MkdirAll(dir, 0o755)
-	}
+	logs := filepath.Join(p.dir, "pushpin-logs") // has those of Pushpin, if it has run
+	err = errors.Join(err, os.RemoveAll(dir), os.MkdirAll(logs, 0o755),
+		os.WriteFile(filepath.Join(logs, "all.log"), []byte(p.log.String()), 0o644),
+		os.CopyFS(dir, os.DirFS(logs)))
 	if err != nil {
 		t.Error(err)
 	}
-	logs := map[string]string{"all.log": p.log.String()}
-	files, _ := filepath.Glob(filepath.Join(p.dir, "pushpin-logs", "*"))
+	files, _ := filepath.Glob(filepath.Join(logs, "*"))
 	for _, file := range files {
 		content, _ := os.ReadFile(file)
-		logs[filepath.Base(file)] = string(content)
-	}
-	var report strings.Builder
-	for name, log := range logs {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(log), 0o644); err != nil {
-			t.Log(err)
-		}
-		if found := alarming.FindAllString(log, -1); found != nil {
-			fmt.Fprintf(&report, "\n%s has %d warnings; the last ones are\n%s\n", name, len(found), tail(strings.Join(found, "\n"), 5))
+		if found := alarming.FindAllString(string(content), -1); found != nil {
+			t.Logf("%s has %d warnings; the last ones are\n%s", filepath.Base(file), len(found), tail(strings.Join(found, "\n"), 5))
 		}
 	}
-	t.Logf("the logs are in %s\n%s\nall.log ends with\n%s", dir, &report, tail(logs["all.log"], 20))
+	t.Logf("the logs are in %s; all.log ends with\n%s", dir, tail(p.log.String(), 20))
 }

@@ -3,13 +3,11 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"log"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -37,47 +35,38 @@ var kitURL string
 
 func TestMain(m *testing.M) {
 	go func() {
-		waitForInterrupt()
+		interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		for parent := os.Getppid(); os.Getppid() == parent && interrupted.Err() == nil; { // until go test itself ends
+			time.Sleep(100 * time.Millisecond)
+		}
+		stop()
 		local.StopAll()
 		os.Exit(130) // what shells report for a Ctrl-C
 	}()
 	// Some people have this umask: their files are readable only for themselves.
 	syscall.Umask(0o077)
-	// The commands that the tests run start as they do in a new shell, and not under this make.
-	for _, name := range []string{"ADDR", "ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ORIGIN", "TRUST", "GRIP_URL", "GRIP_VERIFY_KEY"} {
-		os.Unsetenv(name)
-	}
-
-	var err error
-	if tools, err = local.Find(context.Background(), os.Stderr); err == nil {
-		_, err = local.TempDir()
-	}
-	if err == nil {
-		kitURL, err = serveKit()
-	}
-	if err == nil {
-		table, err = readTable("../handoffs.txt")
-	}
-	if err != nil {
-		local.StopAll()
-		log.Fatal(err)
-	}
-	code := m.Run()
-	local.StopAll()
-	os.Exit(code)
-}
-
-// waitForInterrupt waits for a signal that ends the tests, or until go test itself has ended.
-func waitForInterrupt() {
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	for parent := os.Getppid(); os.Getppid() == parent; {
-		select {
-		case <-interrupted:
-			return
-		case <-time.After(time.Second):
+	// The commands that the tests run start as they do in a new shell, and not under this make or a
+	// hook of git.
+	foreign := regexp.MustCompile(`^(ADDR|ARGS|MAKE.*|MFLAGS|ORIGIN|TRUST|GRIP_.*|FASTLY_.*|GIT_.*)$`)
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); foreign.MatchString(name) {
+			os.Unsetenv(name)
 		}
 	}
+
+	var errs [4]error
+	tools, errs[0] = local.Find(context.Background(), os.Stderr)
+	_, errs[1] = local.TempDir()
+	kitURL, errs[2] = serveKit()
+	table, errs[3] = readTable("../handoffs.txt")
+	code := 1
+	if err := errors.Join(errs[:]...); err != nil {
+		log.Print(err)
+	} else {
+		code = m.Run()
+	}
+	local.StopAll()
+	os.Exit(code)
 }
 
 // skipOrFail ends a test that cannot run on this machine. In CI the test fails; elsewhere it is skipped.
@@ -112,63 +101,45 @@ func newProject(t *testing.T) *project {
 	return openProject(t, dir)
 }
 
-// openProject gives the project in dir ports of its own.
+// openProject moves the local servers of the project in dir to free ports, and removes the service id.
+// It does not change other values in fastly.toml, which the project's owner may have changed.
 func openProject(t *testing.T, dir string) *project {
 	t.Helper()
-	p := &project{dir: dir, addr: loopback(freePorts(t, 1)), log: &logBuffer{}}
+	first := freePorts(t, 7)
+	p := &project{dir: dir, addr: loopback(first), log: &logBuffer{}}
 	t.Cleanup(func() { p.report(t) })
-	p.setPorts(t)
+	origin := "localhost:" + strconv.Itoa(first+1)
+	p.set(t, nil, "service_id")
+	p.set(t, "http://"+origin+"/", "local_server", "backends", "origin", "url")
+	p.set(t, origin, "local_server", "backends", "origin", "override_host")
+	p.set(t, first+2, "local_server", "pushpin", "proxy_port")
+	p.set(t, first+3, "local_server", "pushpin", "publish_port")
+	var err error
+	if p.Manifest, err = local.ReadManifest(p.dir); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
 // template makes a project as the README says, and builds it. It does so once for all tests.
 var template = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "template")
-	if err != nil {
-		return "", err
-	}
-	dir = filepath.Join(dir, "my-app") // the CLI names the project after it
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", err
-	}
-	for _, args := range [][]string{
-		{"compute", "init", "--from=" + kitURL, "--non-interactive"},
-		{"compute", "build", "--metadata-disable", "--non-interactive"},
-	} {
-		cmd := exec.Command(tools.Fastly, args...)
-		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("%s: %w\n%s", cmd, err, tail(string(out), 30))
-		}
+	dir := filepath.Join(os.TempDir(), "template/my-app") // the CLI names the project after it
+	cmd := exec.Command("sh", "-exc", `mkdir -p "$1"; cd "$1"
+		"$0" compute init --from="$2" --non-interactive
+		"$0" compute build --metadata-disable --non-interactive`, tools.Fastly, dir, kitURL)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("make a project from the kit: %w\n%s", err, tail(string(out), 30))
 	}
 	return dir, nil
 })
-
-// setPorts moves the project's local servers to free ports, and removes the service id. It does not change other values
-// in fastly.toml, which the project's owner may have changed.
-func (p *project) setPorts(t *testing.T) {
-	t.Helper()
-	first, host := freePorts(t, 5), "localhost:"+strconv.Itoa(freePorts(t, 1))
-	p.set(t, nil, "service_id")
-	p.set(t, first, "local_server", "pushpin", "proxy_port")
-	p.set(t, first+1, "local_server", "pushpin", "publish_port")
-	p.set(t, "http://"+host+"/", "local_server", "backends", "origin", "url")
-	p.set(t, host, "local_server", "backends", "origin", "override_host")
-	var err error
-	if p.Manifest, err = local.ReadManifest(p.dir); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // run runs a program in dir, and fails the test if the program fails.
 func (p *project) run(t *testing.T, dir, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
-	var out bytes.Buffer
-	cmd.Dir, cmd.Stdout = dir, io.MultiWriter(p.log, &out)
-	cmd.Stderr = cmd.Stdout
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, p.log, p.log
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, tail(out.String(), 30))
+		t.Fatalf("%s: %v\n%s", cmd, err, tail(p.log.String(), 30))
 	}
 }
 
@@ -221,15 +192,8 @@ func (p *project) url(target string) string { return "http://" + p.addr + target
 // publish publishes one message in these formats to the demo's channel, directly to the proxy.
 func (p *project) publish(t *testing.T, formats string) {
 	t.Helper()
-	body := fmt.Sprintf(`{"items":[{"channel":"demo","formats":{%s}}]}`, formats)
-	resp, err := http.Post(fmt.Sprintf("http://localhost:%d/publish/", p.PublishPort), "application/json", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("publish: %s", resp.Status)
-	}
+	url := fmt.Sprintf("http://localhost:%d/publish/", p.PublishPort)
+	p.run(t, ".", "curl", "-fsS", url, "-d", `{"items":[{"channel":"demo","formats":{`+formats+`}}]}`)
 }
 
 // waitForLog waits until one of the project's processes logs the text. It does not look at lines before the last match.
@@ -248,19 +212,17 @@ func freePorts(t *testing.T, n int) int {
 	return first
 }
 
-// waitFree waits until no process listens on the addresses. The system may close the sockets of a process a moment after
-// the process ends, because one of its threads is still ending.
+// waitFree waits until no process listens on the addresses. The system may close the sockets of a
+// process a moment after the process ends, because one of its threads is still ending.
 func waitFree(t *testing.T, addrs ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		err := local.CheckFree(t.Context(), addrs...)
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("after the programs ended: %v", err)
-			return
-		}
+	err := local.CheckFree(t.Context(), addrs...)
+	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+		err = local.CheckFree(t.Context(), addrs...)
+	}
+	if err != nil {
+		t.Errorf("after the programs ended: %v", err)
 	}
 }
 
