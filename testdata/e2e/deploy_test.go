@@ -16,26 +16,25 @@ import (
 	"testing"
 )
 
-// fastlyAPI replaces Fastly's API, which a test cannot use. It records the changes that the CLI makes,
-// and gives the answers that the CLI needs to continue. It does not show what Fastly does with the
-// changes.
+// fastlyAPI replaces Fastly's API, which a test cannot use. It records the changes that the CLI
+// makes, and gives the answers that the CLI needs to continue. It does not show what Fastly
+// does with the changes.
 type fastlyAPI struct {
 	*httptest.Server
 	logs chan string // the lines of the log stream
 
-	mu      sync.Mutex
+	sync.Mutex
 	answers map[string]string // by "METHOD path"
 	updated map[string]string // those that a version's activation adds or changes
 	changes []string          // each is "METHOD path body"; for a package, the body is the list of its files
 }
 
 func startFastlyAPI(t *testing.T) *fastlyAPI {
-	a := &fastlyAPI{logs: make(chan string, 1), answers: map[string]string{
+	a := &fastlyAPI{logs: make(chan string, 500), answers: map[string]string{
 		"POST /service":                         `{"id": "SERVICE"}`,
 		"GET /service/SERVICE/details":          `{"type": "wasm"}`,
 		"GET /service/SERVICE/version":          `[{"number": 1, "active": true}]`,
 		"PUT /service/SERVICE/version/1/clone":  `{"number": 2}`,
-		"GET /service/SERVICE/version/1/domain": `[]`,
 		"GET /service/SERVICE/version/2/domain": `[{"name": "my-app.example.com"}]`,
 	}}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -44,8 +43,8 @@ func startFastlyAPI(t *testing.T) *fastlyAPI {
 			a.streamLogs(w, r)
 			return
 		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
+		a.Lock()
+		defer a.Unlock()
 		if r.Method != http.MethodGet {
 			a.changes = append(a.changes, strings.TrimSpace(call+" "+readBody(t, r)))
 		}
@@ -71,8 +70,8 @@ func (a *fastlyAPI) streamLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readBody returns the body of a request. Of a package, it returns the sorted list of its files, without
-// their common directory.
+// readBody returns the body of a request. Of a package, it returns the sorted list of its
+// files, without their common directory.
 func readBody(t *testing.T, r *http.Request) string {
 	upload, err := r.MultipartReader()
 	if err != nil {
@@ -109,11 +108,8 @@ func (a *fastlyAPI) run(t *testing.T, p *project, command string, dialogue [][2]
 	cmd := exec.CommandContext(t.Context(), tools.Fastly, strings.Fields(command)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
 	cmd.Env = slices.Concat(os.Environ(), a.env(), []string{"FASTLY_API_TOKEN=TOKEN"})
-	in, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
+	in, _ := cmd.StdinPipe()
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	for _, turn := range dialogue {
@@ -133,8 +129,8 @@ func (a *fastlyAPI) run(t *testing.T, p *project, command string, dialogue [][2]
 // check checks which changes were made since the last check.
 func (a *fastlyAPI) check(t *testing.T, want ...string) {
 	t.Helper()
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.Lock()
+	defer a.Unlock()
 	if !slices.Equal(a.changes, want) {
 		t.Errorf("the CLI asked for\n%s\nwant\n%s", strings.Join(a.changes, "\n"), strings.Join(want, "\n"))
 	}
@@ -160,9 +156,9 @@ func TestDeploy(t *testing.T) {
 	}
 
 	t.Run("without prompts", func(t *testing.T) {
-		p.set(t, "www.example.com", "setup", "backends", "origin", "address")
+		p.set(t, "example.com", "setup", "backends", "origin", "address")
 		api.run(t, p, "compute publish --non-interactive --domain=my-app.example.com", nil,
-			first("address=www.example.com&name=origin&override_host=www.example.com&port=443&ssl_cert_hostname=www.example.com&ssl_sni_hostname=www.example.com")...)
+			first("address=example.com&name=origin&override_host=example.com&port=443&ssl_cert_hostname=example.com&ssl_sni_hostname=example.com")...)
 		p.set(t, nil, "setup", "backends", "origin", "address")
 		p.set(t, nil, "service_id")
 	})
@@ -184,19 +180,18 @@ func TestDeploy(t *testing.T) {
 
 	t.Run("second", func(t *testing.T) {
 		p.run(t, p.dir, "sh", "-ec", `
-			for file in .env go.work.sum guest-profiles/one pushpin-logs/one \
-				testdata/origins/node/node_modules/a/b/c/d/e/f/one \
-				testdata/origins/python/.venv/lib/python3/site-packages/a/b/c/d/e/one
-			do mkdir -p $(dirname $file); touch $file; done
-			git init --quiet; git add --all; git commit --quiet --message='My app'`)
+			mkdir -p guest-profiles pushpin-logs testdata/origins/python/.venv/lib/python3/site-packages/a/b/c/d/e
+			find guest-profiles pushpin-logs testdata -type d -exec touch {}/one ';'
+			touch .env go.work.sum
+			git init -q; git add --all; git commit -qm 'My app'`)
 		api.run(t, p, "compute publish --include-source", nil,
 			"PUT /service/SERVICE/version/1/clone",
 			"PUT /service/SERVICE/version/2/package "+strings.Join(source, " "),
 			"PUT /service/SERVICE/version/2/activate")
 	})
 
-	// The other commands that the README and the app's log mention. TestNotConfigured tests that the log
-	// has them.
+	// The other commands that the README and the app's log mention. TestNotConfigured tests
+	// that the log has them.
 	t.Run("other commands", func(t *testing.T) {
 		api.run(t, p, "products --enable=fanout", nil,
 			"PUT /enabled-products/v1/fanout/services/SERVICE {}")

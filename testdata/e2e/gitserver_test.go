@@ -25,9 +25,9 @@ func serveKit() (url string, err error) {
 		git config --global user.name test
 		git config --global user.email test@example.com
 		git config --global http.proxy ''
-		git init --quiet
+		git init -q
 		git add --all
-		git commit --quiet --message='The kit'
+		git commit -qm 'The kit'
 		test -x "$(git --exec-path)/git-http-backend" || { echo 'install all of git: some systems split it'; false; }`)
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "GIT_DIR="+filepath.Join(root, kitName), "GIT_WORK_TREE=.")

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,47 +34,41 @@ func (b *logBuffer) String() string {
 }
 
 // skip makes the next wait look only at what is printed from now on.
-func (b *logBuffer) skip() {
-	b.Lock()
-	defer b.Unlock()
-	b.waited = b.buf.Len()
-}
+func (b *logBuffer) skip() { b.find(regexp.MustCompile(`(?s).*`)) }
 
 // find looks for the pattern after the last match.
 func (b *logBuffer) find(pattern *regexp.Regexp) bool {
 	b.Lock()
 	defer b.Unlock()
 	found := pattern.FindIndex(b.buf.Bytes()[b.waited:])
-	if found == nil {
-		return false
+	if found != nil {
+		b.waited += found[1]
 	}
-	b.waited += found[1]
-	return true
+	return found != nil
 }
 
-// wait waits for output that matches the pattern. It looks only after the last match, so it does not find an old line.
-// It fails the test after the time within, or at once if by then, the process that prints it, has
-// ended; by may be nil.
+// wait waits for output that matches the pattern. It looks only after the last match, so it does
+// not find an old line. It fails the test when the time within has passed, or as soon as the process
+// by has ended, if it is not nil.
 func (b *logBuffer) wait(t *testing.T, pattern string, by *local.Process, within time.Duration) {
 	t.Helper()
 	var ended <-chan struct{}
 	if by != nil {
 		ended = by.Done()
 	}
-	err := fmt.Errorf("it is not there after %v", within)
+	var err error
 	matches, limit := regexp.MustCompile(pattern), time.After(within)
 	for !b.find(matches) {
+		if err != nil {
+			t.Fatalf("no process printed %s: %v; the last lines are\n%s", pattern, err, tail(b.String(), 20))
+		}
 		select {
 		case <-time.After(20 * time.Millisecond):
-			continue
 		case <-ended:
 			err = by.Err()
 		case <-limit:
+			err = errors.New("it has taken too long")
 		}
-		if !b.find(matches) {
-			t.Fatalf("no process printed %s: %v; the last lines are\n%s", pattern, err, tail(b.String(), 20))
-		}
-		return
 	}
 }
 
@@ -106,9 +99,6 @@ func (p *project) report(t *testing.T) {
 	err = errors.Join(err, os.RemoveAll(dir), os.MkdirAll(logs, 0o755),
 		os.WriteFile(filepath.Join(logs, "all.log"), []byte(p.log.String()), 0o644),
 		os.CopyFS(dir, os.DirFS(logs)))
-	if err != nil {
-		t.Error(err)
-	}
 	files, _ := filepath.Glob(filepath.Join(logs, "*"))
 	for _, file := range files {
 		content, _ := os.ReadFile(file)
@@ -116,5 +106,5 @@ func (p *project) report(t *testing.T) {
 			t.Logf("%s has %d warnings; the last ones are\n%s", filepath.Base(file), len(found), tail(strings.Join(found, "\n"), 5))
 		}
 	}
-	t.Logf("the logs are in %s; all.log ends with\n%s", dir, tail(p.log.String(), 20))
+	t.Logf("the logs are in %s (error: %v); all.log ends with\n%s", dir, err, tail(p.log.String(), 20))
 }

@@ -21,15 +21,14 @@ var notRun = map[string]string{
 	"go -C testdata test": "it is how this test runs",
 	"go -C testdata run":  "the demo runs the same origin",
 	"make demo ORIGIN=":   "TestLive runs it",
-	"export GRIP_URL='https://api.fastly.com/service/{service-id}?key={api-token}&verify-iss=fastly:{service-id}&verify-key=": "TestLive has such a value",
-	"make bench": "TestBench runs it, for less time",
-	"make load":  "takes minutes; TestFaults does the same with fewer connections",
+	"export GRIP_URL=":    "that of another origin: TestLive has such a value",
+	"make bench":          "TestBench runs it, for less time",
+	"make load":           "takes minutes; TestFaults does the same with fewer connections",
 }
 
 const readmePath = "../../README.md"
 
-// ownReadme reports whether README.md is the kit's. In a project that was made from the kit, it may
-// be the project's.
+// ownReadme reports whether README.md is the kit's. In a user's project, it may be the project's.
 func ownReadme() bool {
 	readme, _ := os.ReadFile(readmePath)
 	return strings.HasPrefix(string(readme), "# Fanout forward: ")
@@ -82,19 +81,17 @@ func TestReadme(t *testing.T) {
 	if err := local.CheckFree(t.Context(), ports...); err != nil {
 		skipOrFail(t, "the README's commands are NOT TESTED, as they need ports that are in use: %v", err)
 	}
-	const end = "(no more commands)"
 	n := &newcomer{dir: t.TempDir()}
 	// A line that goes on with a command is indented, or begins with a brace.
 	command := regexp.MustCompile(`.+\n([ }].*\n)*`)
 	for _, b := range blocks(t, readmes()...) {
-		if b.lang != "sh" {
-			continue // TestRecipes has Go; the others show what is no command
-		}
 		for _, b.text = range command.FindAllString(b.text, -1) {
-			n.commands = append(n.commands, b)
+			if b.lang == "sh" { // TestRecipes has Go; the others show what is no command
+				n.commands = append(n.commands, b)
+			}
 		}
 	}
-	n.commands = append(n.commands, block{text: end})
+	n.commands = append(n.commands, block{text: "(end)"})
 
 	// Whoever has the tools starts here.
 	kit, _ := filepath.Abs("../..")
@@ -118,12 +115,8 @@ func TestReadme(t *testing.T) {
 		websocket = string(regexp.MustCompile("npx [^`]*").Find(readme))
 	}
 	socket, publish := n.start(t, "", websocket), n.next(t, "curl -d hello ")
-	for range 100 {
-		n.run(t, `"text": "hello"`, publish)
-		if strings.Contains(socket.out.String(), `"text":"hello"`) {
-			break
-		}
-		time.Sleep(300 * time.Millisecond) // the WebSocket opens later
+	for start := time.Now(); time.Since(start) < patience && !strings.Contains(socket.String(), `"text":"hello"`); time.Sleep(300 * time.Millisecond) {
+		n.run(t, `"text": "hello"`, publish) // again, until the WebSocket is there to get it
 	}
 	socket.wait(t, `"text":"hello"`)
 	events.wait(t, `"text":"hello"`)
@@ -138,13 +131,12 @@ func TestReadme(t *testing.T) {
 	demo.Stop()
 
 	origin = n.start(t, `listening on .*, publishing to https://api\.fastly\.com/service/`,
-		n.next(t, "export GRIP_URL='https://api.fastly.com/service/{service-id}?key={api-token}&verify-iss=fastly:{service-id}'")+
-			n.next(t, "export GRIP_VERIFY_KEY=")+"exec testdata/bin/origin\n")
-	if strings.Contains(origin.out.String(), "WARNING") {
-		t.Errorf("with these variables the demo's origin says\n%s", &origin.out)
+		n.next(t, "export GRIP_URL=")+n.next(t, "export GRIP_VERIFY_KEY=")+"exec testdata/bin/origin\n")
+	if strings.Contains(origin.String(), "WARNING") {
+		t.Errorf("with these variables the demo's origin says\n%s", origin)
 	}
 	origin.Stop()
-	n.next(t, end)
+	n.next(t, "(end)")
 	waitFree(t, ports...)
 }
 
@@ -178,20 +170,20 @@ func (n *newcomer) next(t *testing.T, start string) string {
 // session is a terminal in which something runs.
 type session struct {
 	*local.Process
-	in  io.Writer
-	out logBuffer
+	logBuffer
+	in io.Writer
 }
 
 func (s *session) wait(t *testing.T, pattern string) {
 	t.Helper()
-	s.out.wait(t, pattern, s.Process, 4*patience)
+	s.logBuffer.wait(t, pattern, s.Process, 4*patience)
 }
 
 // shell returns a command that runs the script.
 func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
 	t.Log("$ " + strings.TrimSpace(script))
-	script = strings.NewReplacer("https://github.com/{owner}/"+kitName, kitURL, "{service-id}", "ID", "{api-token}", "TOKEN").Replace(script)
-	cmd := exec.Command("sh", "-ec", script)
+	values := strings.NewReplacer("https://github.com/{owner}/"+kitName, kitURL, "{service-id}", "ID", "{api-token}", "TOKEN")
+	cmd := exec.Command("sh", "-ec", values.Replace(script))
 	cmd.Dir = n.dir
 	return cmd
 }
@@ -201,12 +193,10 @@ func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
 func (n *newcomer) start(t *testing.T, pattern, script string) *session {
 	t.Helper()
 	cmd, s := n.shell(t, script), &session{}
-	cmd.Stdout, cmd.Stderr = &s.out, &s.out
+	cmd.Stdout, cmd.Stderr = &s.logBuffer, &s.logBuffer
+	s.in, _ = cmd.StdinPipe()
 	var err error
-	if s.in, err = cmd.StdinPipe(); err == nil {
-		s.Process, err = local.Start(cmd)
-	}
-	if err != nil {
+	if s.Process, err = local.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)

@@ -1,5 +1,5 @@
-// Package e2e tests the app with the real programs: the Fastly CLI, Viceroy and Pushpin. It makes new projects from this
-// one with `fastly compute init`, and runs them on free ports.
+// Package e2e tests the app with the real programs: the Fastly CLI, Viceroy and Pushpin. It
+// makes new projects from this one with `fastly compute init`, and runs them on free ports.
 package e2e
 
 import (
@@ -24,8 +24,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
-// patience is the timeout of each wait. It is long, so that the tests pass on a slow machine. Only a failing test waits
-// this long.
+// patience is the timeout of each wait. It is long, so that the tests pass on a slow machine.
+// Only a failing test waits this long.
 const patience = 30 * time.Second
 
 var tools local.Tools
@@ -35,11 +35,11 @@ var kitURL string
 
 func TestMain(m *testing.M) {
 	go func() {
-		interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-		for parent := os.Getppid(); os.Getppid() == parent && interrupted.Err() == nil; { // until go test itself ends
+		interrupted, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		// If go test itself is killed, the tests get another parent.
+		for parent := os.Getppid(); os.Getppid() == parent && interrupted.Err() == nil; {
 			time.Sleep(100 * time.Millisecond)
 		}
-		stop()
 		local.StopAll()
 		os.Exit(130) // what shells report for a Ctrl-C
 	}()
@@ -69,7 +69,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// skipOrFail ends a test that cannot run on this machine. In CI the test fails; elsewhere it is skipped.
+// skipOrFail ends a test that cannot run on this machine. In CI the test fails; elsewhere it is
+// skipped.
 func skipOrFail(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -86,8 +87,9 @@ type project struct {
 	log  *logBuffer
 }
 
-// newProject returns a new project, in a directory whose name has a space and a letter outside ASCII, as people's
-// directories may have. If the test fails, it prints the important lines of the project's logs.
+// newProject returns a new project, in a directory whose name has a space and a letter outside
+// ASCII, as people's directories may have. If the test fails, it prints the important lines of
+// the project's logs.
 func newProject(t *testing.T) *project {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
@@ -101,8 +103,9 @@ func newProject(t *testing.T) *project {
 	return openProject(t, dir)
 }
 
-// openProject moves the local servers of the project in dir to free ports, and removes the service id.
-// It does not change other values in fastly.toml, which the project's owner may have changed.
+// openProject moves the local servers of the project in dir to free ports, and removes the
+// service id. It does not change other values in fastly.toml, which the project's owner may
+// have changed.
 func openProject(t *testing.T, dir string) *project {
 	t.Helper()
 	first := freePorts(t, 7)
@@ -143,7 +146,8 @@ func (p *project) run(t *testing.T, dir, program string, args ...string) {
 	}
 }
 
-// edit replaces every old in a file of the project with new. It fails the test if the file has no old.
+// edit replaces every old in a file of the project with new. It fails the test if the file has
+// no old.
 func (p *project) edit(t *testing.T, file, old, new string) {
 	t.Helper()
 	path := filepath.Join(p.dir, file)
@@ -196,7 +200,8 @@ func (p *project) publish(t *testing.T, formats string) {
 	p.run(t, ".", "curl", "-fsS", url, "-d", `{"items":[{"channel":"demo","formats":{`+formats+`}}]}`)
 }
 
-// waitForLog waits until one of the project's processes logs the text. It does not look at lines before the last match.
+// waitForLog waits until one of the project's processes logs the text. It does not look at
+// lines before the last match.
 func (p *project) waitForLog(t *testing.T, text string) {
 	t.Helper()
 	p.log.wait(t, regexp.QuoteMeta(text), nil, patience)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,13 +16,14 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
-// TestWorkflow runs the shell steps of deploy.yml. Local servers replace Fastly's API and the published service.
+// TestWorkflow runs the shell steps of deploy.yml. Local servers replace Fastly's API and the
+// published service.
 func TestWorkflow(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	api := startFastlyAPI(t)
 	cache := t.TempDir() // for the steps install only the CLI
-	link(t, tools.Fastly, filepath.Join(cache, "fastly-99.0.0/fastly"))
+	link(t, tools.Fastly, cache+"/fastly-99.0.0/fastly")
 	env := append(api.env(), local.CacheVariable+"="+cache)
 
 	for _, settings := range []map[string]string{{"vars.FASTLY_SERVICE_ID": "SERVICE"}, {"secrets.FASTLY_API_TOKEN": "TOKEN"}} {
@@ -34,21 +34,20 @@ func TestWorkflow(t *testing.T) {
 		api.check(t)
 	}
 
-	// After the publish, version 1 still answers two times. Then version 2 answers, and its first two responses are
-	// errors. The log has the version of each sandbox, and what else the app prints.
+	// After the publish, version 1 still answers two times. Then version 2 answers, and its
+	// first two responses are errors. The log has the version of each sandbox, and what else
+	// the app prints.
 	var requests atomic.Int64
-	logs := make(chan string, 500)
 	edge := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := requests.Add(1)
-		logs <- "FASTLY_SERVICE_VERSION: " + map[bool]string{true: "1", false: "2"}[n < 3]
-		logs <- "FASTLY_SERVICE_VERSION: 21, says somebody"
+		api.logs <- "FASTLY_SERVICE_VERSION: " + map[bool]string{true: "1", false: "2"}[n < 3]
+		api.logs <- "FASTLY_SERVICE_VERSION: 21, says somebody"
 		if n == 3 || n == 4 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))
 	defer edge.Close()
 	domain := edge.Listener.Addr().String()
-	api.logs = logs
 	api.updated = map[string]string{
 		"GET /service/SERVICE/version":          `[{"number": 1}, {"number": 2, "active": true}]`,
 		"GET /service/SERVICE/version/2/domain": `[{"name": "*.example.com", "version": 2, "service_id": "SERVICE"}, {"name": "` + domain + `", "version": 2, "service_id": "SERVICE"}]`,
@@ -73,8 +72,8 @@ func TestWorkflow(t *testing.T) {
 		"POST /service/SERVICE/log_stream/managed/instance_output")
 }
 
-// runWorkflow runs the shell steps of deploy.yml in the project, as GitHub does, and returns what they
-// print. settings has the repository's settings, and env more variables.
+// runWorkflow runs the shell steps of deploy.yml in the project, as GitHub does, and returns
+// what they print. settings has the repository's settings, and env more variables.
 func runWorkflow(t *testing.T, p *project, settings map[string]string, env []string) (out string) {
 	t.Helper()
 	content, err := os.ReadFile("../../.github/workflows/deploy.yml")
@@ -93,12 +92,13 @@ func runWorkflow(t *testing.T, p *project, settings map[string]string, env []str
 		t.Fatal(err)
 	}
 	temp, before := t.TempDir(), len(p.log.String())
+	added := temp + "/env"
 	for _, step := range workflow.Jobs["publish"].Steps {
-		set, _ := os.ReadFile(filepath.Join(temp, "env"))
+		set, _ := os.ReadFile(added)
 		if step.Run == "" || step.If == "env.FASTLY_SERVICE_ID" && !strings.HasPrefix(string(set), "FASTLY_SERVICE_ID=") {
 			continue
 		}
-		args := slices.Concat(env, strings.Fields(string(set)), []string{"GITHUB_ENV=" + filepath.Join(temp, "env"), "RUNNER_TEMP=" + temp})
+		args := slices.Concat(env, strings.Fields(string(set)), []string{"GITHUB_ENV=" + added, "RUNNER_TEMP=" + temp})
 		for name, expression := range step.Env {
 			args = append(args, name+"=")
 			for setting, value := range settings {
