@@ -22,7 +22,7 @@ origin  POST  /
 )
 
 // TestInit makes a project from the kit's URL. Then it changes the project, as a user does: a
-// condition with its table, a module name, and an empty README. The tests must pass there. From
+// condition with its table, a module name, and its own README. The tests must pass there. From
 // that project, by its path, TestInit makes another one. Each new project has exactly the
 // committed files of the one before, although other files were made there.
 func TestInit(t *testing.T) {
@@ -35,13 +35,13 @@ func TestInit(t *testing.T) {
 	p.run(t, p.dir, "go", "mod", "edit", "-module=example.com/my-app")
 	withCondition(t, p, changedCondition)
 	p.write(t, "testdata/handoffs.txt", changedTable)
-	p.write(t, "README.md", "")
+	p.write(t, "README.md", "[mine](nowhere)\n")
 	p.run(t, p.dir, "sh", "-ec", "git init -q; git add --all; git commit -qm 'My app'")
 
 	t.Run("tests", func(t *testing.T) {
 		p.run(t, p.dir, "go", "test", "./...")
 		// The project has the tests of this program; "make demo" compiles what they import.
-		p.run(t, filepath.Join(p.dir, "testdata/e2e"), os.Args[0], "-test.v", "-test.run=^(TestTable|TestApp|TestDeploy|TestReadme)$")
+		p.run(t, filepath.Join(p.dir, "testdata/e2e"), os.Args[0], "-test.v", "-test.run=^Test(Table|App|Deploy|Readme|Links)$")
 		for _, want := range []string{
 			"--- PASS: TestTable ", "--- PASS: TestApp/requests ", "--- SKIP: TestApp/handoffs ", "--- SKIP: TestReadme ",
 		} {
