@@ -8,8 +8,8 @@ TAGS := -tags=fastlyinternalsetparseuri
 # Runs a shell command that prints what `go test -json` does. Ends with a list of what failed or was skipped.
 GOTESTSUM = @gotestsum=$$(go -C testdata tool -n gotestsum) && exec "$$gotestsum" --format-hide-empty-pkg --raw-command -- sh -c
 UNIT = go test -json ./... && go -C testdata test -json $(RACE) $$(go -C testdata list ./... | grep -v /e2e$$)
-# The tests wait more than they compute, so four of them run at once even on two cores.
-E2E  = eval "go -C testdata test -json -count=1 -timeout=20m -parallel=4 $$ARGS ./e2e"
+# The tests wait more than they compute, so six of them run at once, even on two cores.
+E2E  = eval "go -C testdata test -json -count=1 -timeout=20m -parallel=6 $$ARGS ./e2e"
 # The race detector needs cgo, and cgo needs a C compiler with its headers. This checks whether they work.
 RACE  = $(shell go build -race runtime/cgo 2>/dev/null && echo -race)
 WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
