@@ -69,8 +69,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// skipOrFail ends a test that cannot run on this machine. In CI the test fails; elsewhere it is
-// skipped.
+// skipOrFail ends a test that cannot run on this machine. In CI it fails; elsewhere it is skipped.
 func skipOrFail(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
