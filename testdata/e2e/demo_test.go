@@ -143,10 +143,14 @@ func checkEnd(t *testing.T, p *project, demo *local.Process, end func(kit *proce
 // waitEnded waits until all these processes have ended.
 func waitEnded(t *testing.T, processes ...*process.Process) {
 	t.Helper()
-	for deadline := time.Now().Add(4 * patience); slices.ContainsFunc(processes, local.Alive); {
-		if time.Now().After(deadline) {
-			t.Fatalf("some of the processes %v still run", processes)
+	ended := func(p *process.Process) bool { return !local.Alive(p) }
+	for deadline := time.Now().Add(4 * patience); ; time.Sleep(5 * time.Millisecond) {
+		if processes = slices.DeleteFunc(processes, ended); len(processes) == 0 {
+			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		if time.Now().After(deadline) {
+			name, _ := processes[0].Name()
+			t.Fatalf("%s still runs, and maybe others: %v", name, processes)
+		}
 	}
 }
