@@ -53,8 +53,8 @@ func (p *project) startViceroy(t *testing.T, args ...string) {
 	t.Helper()
 	args = append([]string{"-v", "-C", "fastly.toml", "--addr", p.addr, "bin/main.wasm"}, args...)
 	cmd := exec.Command(tools.Viceroy, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	viceroy, err := local.Start(cmd)
+	cmd.Dir = p.dir
+	viceroy, err := local.Start(cmd, p.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,8 +56,8 @@ const invitation = "Ctrl-C here ends it all"
 func startDemo(t *testing.T, p *project, variables ...string) *local.Process {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"demo", "ADDR=" + p.addr}, variables...)...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	demo, err := local.Start(cmd)
+	cmd.Dir = p.dir
+	demo, err := local.Start(cmd, p.log)
 	if err != nil {
 		t.Fatal(err)
 	}

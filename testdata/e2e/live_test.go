@@ -164,8 +164,8 @@ func runOrigin(t *testing.T, p *project, addr string, env []string, args ...stri
 	path := filepath.Join(t.TempDir(), "origin")
 	p.run(t, ".", "go", "build", "-o", path, "../origin")
 	cmd := exec.Command(path, append([]string{"-addr", addr, "-trust", "http://" + p.addr}, args...)...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = env, p.log, p.log
-	origin, err := local.Start(cmd)
+	cmd.Env = env
+	origin, err := local.Start(cmd, p.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,8 +87,7 @@ func startOrigin(t *testing.T, origin origins.Origin, addr, gripURL string, out 
 	}
 	_, port, _ := strings.Cut(addr, ":")
 	cmd.Env = append(os.Environ(), "GRIP_URL="+gripURL, "PORT="+port)
-	cmd.Stdout, cmd.Stderr = out, out
-	process, err := local.Start(cmd)
+	process, err := local.Start(cmd, out)
 	if err != nil {
 		t.Fatal(err)
 	}

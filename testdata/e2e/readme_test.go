@@ -194,10 +194,9 @@ func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
 func (n *newcomer) start(t *testing.T, pattern, script string) *session {
 	t.Helper()
 	cmd, s := n.shell(t, script), &session{}
-	cmd.Stdout, cmd.Stderr = &s.logBuffer, &s.logBuffer
 	s.in, _ = cmd.StdinPipe()
 	var err error
-	if s.Process, err = local.Start(cmd); err != nil {
+	if s.Process, err = local.Start(cmd, &s.logBuffer); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TestRecipes applies each recipe to a new project, and then sends the requests of its table: to
-// the handler, and to the app in Viceroy.
+// TestRecipes applies each recipe to a new project, and then sends the requests of its table to
+// the handler. Where a table cannot say all, it also sends them to the app in Viceroy.
 func TestRecipes(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()

@@ -20,8 +20,7 @@ import (
 
 // Config describes the GRIP proxy of an origin.
 type Config struct {
-	// ControlURI is the URL for publishing, without "/publish/" at the
-	// end. It may have secrets.
+	// ControlURI is the URL for publishing, without "/publish/" at the end. It may have secrets.
 	ControlURI *url.URL
 
 	token        func() string // returns the token for publishing; nil: there is none
@@ -110,13 +109,11 @@ func ParseURL(gripURL, verifyKey string) (*Config, error) {
 
 var placeholder = regexp.MustCompile(`(?i)\{[a-z-]+\}|%7b[a-z-]+%7d`)
 
-// parseKey parses a key for verifying or signing. It returns a public
-// key, or a secret as []byte.
+// parseKey parses a key for verifying or signing. It returns a public key, or a secret as []byte.
 func parseKey(key string) (any, error) {
 	raw := []byte(key)
 	if text, ok := strings.CutPrefix(key, "base64:"); ok {
-		// Accept the alphabet for URLs too, no padding, and a plus
-		// sign that was not escaped.
+		// Accept the alphabet for URLs too, no padding, and a plus sign that was not escaped.
 		text = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/", " ", "+").Replace(text), "=")
 		var err error
 		if raw, err = base64.RawStdEncoding.DecodeString(text); err != nil {

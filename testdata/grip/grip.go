@@ -48,8 +48,7 @@ type Hold struct {
 	// Timeout is how long to hold in the mode Response; Pushpin holds for at least five
 	// seconds. All durations are in whole seconds.
 	Timeout time.Duration
-	// In the mode Stream, KeepAlive is sent when the stream has
-	// been idle for KeepAliveAfter.
+	// In the mode Stream, KeepAlive is sent when the stream has been idle for KeepAliveAfter.
 	KeepAlive      string
 	KeepAliveAfter time.Duration
 	// Next is required in the mode Stream if a channel has a PrevID. When the proxy
@@ -120,8 +119,7 @@ const (
 	ControlPrefix   = "c:"
 )
 
-// Message returns the event that sends a message to a client.
-// The kind is Text or Binary.
+// Message returns the event that sends a message to a client. The kind is Text or Binary.
 func Message(kind string, content []byte) Event {
 	return Event{Type: kind, Content: append([]byte(MessagePrefix), content...)}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // MaxPublish is the maximum size in bytes of the body of a publish request.
-// Source: the configuration of Pushpin that the Fastly CLI writes
+// Source: https://github.com/fastly/cli/blob/main/pkg/commands/compute/serve.go
 const MaxPublish = 64 << 10
 
 // Item is a message to a channel. A connection receives the format for

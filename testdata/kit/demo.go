@@ -82,8 +82,7 @@ func run(
 	}
 }
 
-// invitation says what to try. Each command is one line, to copy and paste. It leaves out what
-// does not work.
+// invitation says what to try, without what does not work. Each command is one line, to paste.
 func invitation(where, what string, faults []fault) string {
 	text := fmt.Sprintf("\nOpen http://%s/ in a browser: %s.\n", where, what) +
 		"Or try these commands, each in another terminal.\n"

@@ -91,8 +91,7 @@ func testTools(ctx context.Context, _ string, _ []string) error {
 	return nil
 }
 
-// env prints shell commands that put the tools on PATH, or, for "env fastly", the Fastly CLI
-// alone.
+// env prints shell commands that put the tools, or only the Fastly CLI, on PATH.
 func env(ctx context.Context, _ string, args []string) error {
 	var t local.Tools
 	var err error
@@ -148,8 +147,7 @@ func serve(ctx context.Context, addr string, args []string) error {
 	return become(t.Fastly, append(local.Args(t, addr), args...))
 }
 
-// become replaces this process with the program. So the program gets the signals and the terminal
-// directly.
+// become replaces this process with the program, which then gets the signals and the terminal.
 func become(program string, args []string) error {
 	err := syscall.Exec(program, append([]string{program}, args...), os.Environ())
 	return fmt.Errorf("start %s: %w", program, err)

@@ -49,8 +49,7 @@ func open(ctx context.Context, url string, webSocket bool) (why string) {
 		return "" // without reading the body, which may never end
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-	// Only the demo's origin refuses with these words, and only what did not come through the
-	// proxy.
+	// The demo's origin refuses with these words only what did not come through the proxy.
 	if resp.StatusCode == http.StatusForbidden && strings.Contains(string(body), "through the GRIP proxy only") {
 		return "main.go does not hand it off."
 	}

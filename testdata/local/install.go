@@ -250,8 +250,7 @@ func Browser(ctx context.Context) (string, error) {
 		"(https://www.chromium.org/getting-involved/download-chromium/)")
 }
 
-// EnsureBrowser returns the path of a Chromium or Chrome. If there is none, apt-get installs
-// Chromium.
+// EnsureBrowser is Browser, but if there is no browser, apt-get installs Chromium.
 func EnsureBrowser(ctx context.Context, out io.Writer) (string, error) {
 	path, err := Browser(ctx)
 	if err == nil || !has("apt-get") {

@@ -89,8 +89,7 @@ func (in *installer) version(path string, args ...string) string {
 	return "unknown"
 }
 
-// older reports whether version is older than the other version. An unknown version is older than
-// any.
+// older reports whether version is older than the other version, as an unknown version always is.
 func older(version, than string) bool { return semver.Compare("v"+version, "v"+than) < 0 }
 
 // onPath returns the first program with this name on PATH that is new enough, or "". It prints
@@ -130,8 +129,7 @@ func (in *installer) place(name, version string) string {
 	return filepath.Join(in.dir, name+"-"+version, name)
 }
 
-// keep copies a program to its place in the cache. The copy gets its name only when it is
-// complete.
+// keep copies a program to its place in the cache. Only a complete copy gets its name.
 func (in *installer) keep(name, version, from string) (string, error) {
 	content, err := os.ReadFile(from)
 	if err != nil {

@@ -100,8 +100,7 @@ func FreePorts(ctx context.Context, n int) (int, error) {
 	return 0, fmt.Errorf("there are no %d free ports in a row", n)
 }
 
-// listeners returns the ids of the processes that listen on the port, as far as this user can see
-// them.
+// listeners returns the ids of the processes that this user can see listening on the port.
 func listeners(ctx context.Context, port string) (pids []int32) {
 	conns, _ := psnet.ConnectionsWithContext(ctx, "tcp")
 	for _, c := range conns {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -39,12 +40,19 @@ var running = struct {
 	over     bool   // StopAll was called: Start returns an error
 }{programs: map[*Process]bool{}}
 
-// Start starts cmd in its own process group, so a Ctrl-C in the terminal does not reach it. Stop
-// ends the program together with the processes that it started. On Linux the program also gets
-// SIGTERM if this process is killed.
-func Start(cmd *exec.Cmd) (*Process, error) {
-	cmd.SysProcAttr = ownGroup()
-	cmd.WaitDelay = time.Second // another process may keep the output open
+// Start starts cmd in its own process group, so a Ctrl-C in the terminal does not reach it. What
+// it prints goes to out. Stop ends the program together with the processes that it started. On
+// Linux the program also gets SIGTERM if this process is killed.
+func Start(cmd *exec.Cmd, out io.Writer) (*Process, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	defer w.Close()
+	cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = ownGroup(), w, w
+	// The program has the reading end too. Otherwise, if this process is killed, the program's next
+	// line would end it before it has stopped what it started.
+	cmd.ExtraFiles = append(cmd.ExtraFiles, r)
 	running.Lock()
 	defer running.Unlock()
 	if running.over {
@@ -53,21 +61,29 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Linux sends SIGTERM to the program when the thread that started it ends, so this thread
-		// must stay.
+		// Linux sends SIGTERM to the program when the thread that started it ends.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		if err == nil {
-			// Nobody has waited for the program yet, so this is not another process with the same
-			// id.
+			// Nobody has waited for the program yet, so no other process has the same id.
 			p.root, err = process.NewProcess(int32(cmd.Process.Pid))
 		}
 		started <- err
 		if err != nil {
 			return
 		}
+		copied := make(chan struct{})
+		go func() {
+			io.Copy(out, r)
+			r.Close()
+			close(copied)
+		}()
 		p.err = cmd.Wait()
+		select {
+		case <-copied:
+		case <-time.After(time.Second): // another process may keep the output open
+		}
 		running.Lock()
 		delete(running.programs, p)
 		running.Unlock()

@@ -26,7 +26,7 @@ func TestStop(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, output := start(t, exec.Command("sh", "-c", tt.script))
+			p, alive := start(t, exec.Command("sh", "-c", tt.script))
 			switch name {
 			case "ended by itself":
 				<-p.Done()
@@ -34,7 +34,7 @@ func TestStop(t *testing.T) {
 				p.Tree() // as WaitForListener does
 			}
 			p.Stop()
-			expectEnd(t, output)
+			expectEnd(t, alive)
 			if got := p.Err().Error(); got != tt.end {
 				t.Errorf("got %s, want %s", got, tt.end)
 			}
@@ -49,10 +49,14 @@ func TestParentEnds(t *testing.T) {
 	if end := os.Getenv(how); end != "" { // this is the process that ends
 		ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
 		defer stop()
-		trap := map[string]string{"two Ctrl-C": "trap '' TERM; "}[end]
-		cmd := exec.Command("sh", "-c", trap+"echo ready; while :; do sleep .1; done")
-		cmd.Stdout = os.Stdout
-		if _, err := Start(cmd); err != nil {
+		trap := "echo stopping; kill $!; exit"
+		if end == "two Ctrl-C" {
+			trap = ""
+		}
+		script := "sleep 300 & trap '" + trap + "' TERM; echo ready; while :; do sleep .1; done"
+		cmd := exec.Command("sh", "-c", script)
+		cmd.ExtraFiles = []*os.File{os.NewFile(3, "alive")} // see start
+		if _, err := Start(cmd, os.Stdout); err != nil {
 			t.Fatal(err)
 		}
 		<-ctx.Done()
@@ -75,41 +79,43 @@ func TestParentEnds(t *testing.T) {
 				cmd.Args = append(cmd.Args, "-test.timeout=1s")
 			}
 			cmd.Env = append(os.Environ(), how+"="+end)
-			p, output := start(t, cmd)
+			p, alive := start(t, cmd)
 			for deadline := time.Now().Add(4 * time.Second); Alive(p.root) && time.Now().Before(deadline); {
 				syscall.Kill(p.Pid(), signal)
 				time.Sleep(300 * time.Millisecond)
 			}
-			expectEnd(t, output)
+			expectEnd(t, alive)
 		})
 	}
 }
 
-// start starts the command, and waits until it says "ready". The output ends when all its processes have ended.
-func start(t *testing.T, cmd *exec.Cmd) (*Process, *os.File) {
+// start starts the command, and waits until it says "ready". The file alive ends when all its
+// processes have ended, as they have the other end.
+func start(t *testing.T, cmd *exec.Cmd) (p *Process, alive *os.File) {
 	t.Helper()
-	output, w, err := os.Pipe()
+	alive, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	cmd.Stdout = w
-	p, err := Start(cmd)
-	if err != nil {
+	cmd.ExtraFiles = []*os.File{w}
+	output, out := io.Pipe()
+	if p, err = Start(cmd, out); err != nil {
 		t.Fatal(err)
 	}
-	output.SetReadDeadline(time.Now().Add(30 * time.Second))
-	if line, err := bufio.NewReaderSize(output, 16).ReadString('\n'); err != nil || line != "ready\n" {
+	r := bufio.NewReader(output)
+	if line, err := r.ReadString('\n'); err != nil || line != "ready\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
-	return p, output
+	go io.Copy(io.Discard, r)
+	return p, alive
 }
 
-// expectEnd checks that all processes that have the output have ended, or end soon.
-func expectEnd(t *testing.T, output *os.File) {
+// expectEnd checks that all processes have ended, or end soon.
+func expectEnd(t *testing.T, alive *os.File) {
 	t.Helper()
-	output.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := io.Copy(io.Discard, output); err != nil {
+	alive.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.Copy(io.Discard, alive); err != nil {
 		t.Errorf("a process goes on: %v", err)
 	}
 }

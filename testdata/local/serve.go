@@ -54,8 +54,8 @@ func Serve(
 	ctx context.Context, tools Tools, dir, addr string, out io.Writer, args ...string,
 ) (*Process, error) {
 	cmd := exec.Command(tools.Fastly, append(Args(tools, addr), args...)...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
-	p, err := Start(cmd)
+	cmd.Dir = dir
+	p, err := Start(cmd, out)
 	if err != nil {
 		return nil, err
 	}
@@ -70,11 +70,10 @@ func Serve(
 // where the app connects to it. The origin's environment has PORT, its port, and GRIP_URL, which
 // describes its proxy. Its output goes to out.
 func Origin(ctx context.Context, cmd *exec.Cmd, m Manifest, out io.Writer) (*Process, error) {
-	cmd.Stdout, cmd.Stderr = out, out
 	_, port, _ := net.SplitHostPort(m.Origin)
 	// A GRIP_URL of the user, which is later in the list, wins.
 	cmd.Env = slices.Concat([]string{"GRIP_URL=" + m.GripURL()}, os.Environ(), []string{"PORT=" + port})
-	p, err := Start(cmd)
+	p, err := Start(cmd, out)
 	if err != nil {
 		return nil, err
 	}

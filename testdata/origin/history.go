@@ -49,8 +49,7 @@ func (l *channelLog) id(n int) string {
 	return l.epoch + "-" + strconv.Itoa(n)
 }
 
-// add adds a message and returns it with its id. If check returns
-// an error, add adds nothing.
+// add adds a message and returns it with its id. If check returns an error, add adds nothing.
 func (h *history) add(channel, text string, check func(message) error) (message, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -75,8 +75,7 @@ type polled struct {
 func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 	o.presence.seen(c, "poll")
 	channel := c.channel + ":poll"
-	// When the proxy repeats a held request, Grip-Last has the id of
-	// the client's last message.
+	// When the proxy repeats a held request, Grip-Last has the id of the client's last message.
 	after := cmp.Or(r.URL.Query().Get("after"), grip.Last(r.Header, channel))
 	messages, _, last, gap := o.history.after(c.channel, after)
 	where := r.URL.Query().Has("after") && after == ""

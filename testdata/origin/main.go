@@ -26,8 +26,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// localGripURL has the issuer and the key of the proxy that
-// `fastly compute serve` starts.
+// localGripURL has the issuer and the key of the proxy that `fastly compute serve` starts.
 const localGripURL = "http://localhost:5561/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
 
 //go:embed page
@@ -174,8 +173,7 @@ func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client))
 		if !ok {
 			return
 		}
-		// Several values may be the client's and the app's. A
-		// proxy may have joined them.
+		// Several values may be the client's and the app's. A proxy may have joined them.
 		user := strings.Join(r.Header.Values("X-User"), ",")
 		if strings.Contains(user, ",") {
 			http.Error(w, "there must be only one X-User", http.StatusBadRequest)
@@ -198,8 +196,7 @@ func me(w http.ResponseWriter, _ *http.Request, c client) {
 	writeJSON(w, map[string]string{"user": c.user})
 }
 
-// echo reports the request as it arrived here, and whether the
-// app handed it off to Fanout.
+// echo reports the request as it arrived here, and whether the app handed it off to Fanout.
 func (o *origin) echo(w http.ResponseWriter, r *http.Request) {
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {

@@ -53,8 +53,7 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, m)
 }
 
-// readBody reads the body of a request. If it cannot, it answers
-// the request with an error.
+// readBody reads the body of a request. If it cannot, it answers the request with an error.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {

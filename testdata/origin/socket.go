@@ -44,8 +44,7 @@ func (o *origin) socket(w http.ResponseWriter, r *http.Request, c client) {
 	}
 
 	o.presence.seen(c, "socket")
-	// The proxy keeps attributes of the connection, and sends them
-	// with each request as Meta-.
+	// The proxy keeps attributes of the connection, and sends them with each request as Meta-.
 	echoed, _ := strconv.Atoi(r.Header.Get("Meta-Echoed"))
 	var out []grip.Event
 	for _, e := range in {
