@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 
 	"compute-starter-kit-go-fanout-forward/testdata/local"
+	"compute-starter-kit-go-fanout-forward/testdata/origins"
 )
 
 // TestDemo runs `make demo`, tries what it prints, and ends it as a person does.
@@ -40,12 +42,21 @@ func TestDemo(t *testing.T) {
 			t.Errorf("after a Ctrl-C, make demo prints %q", last)
 		}
 	})
-	// A killed demo cannot clean up itself, but the system ends the programs that it started.
-	t.Run("killed", func(t *testing.T) {
+	t.Run("another origin, killed", func(t *testing.T) {
+		dir, err := filepath.Abs("../origins/python")
+		title := "<title>Fanout with Python</title>"
+		if _, missing := origins.Find(t.Context(), dir); err != nil || missing != nil { // see TestLive/python
+			dir, title = "", "<title>Fanout, live</title>"
+		}
+		demo := startDemo(t, p, "ORIGIN="+dir, "ARGS=--skip-build")
+		if page := fetch(t, "GET", p.url("/"), "").body; !strings.Contains(page, title) {
+			t.Errorf("the page is %s", page)
+		}
 		if runtime.GOOS != "linux" {
 			t.Skip("only Linux tells a process that its parent has ended")
 		}
-		checkEnd(t, p, startDemo(t, p), func(kit *process.Process) { kit.Kill() })
+		// A killed demo cannot clean up itself, but the system ends the programs that it started.
+		checkEnd(t, p, demo, func(kit *process.Process) { kit.Kill() })
 	})
 }
 

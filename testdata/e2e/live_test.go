@@ -27,7 +27,7 @@ func TestLive(t *testing.T) {
 	p := newProject(t)
 	env := []string{"GRIP_URL=" + p.GripURL()}
 	origin := runOrigin(t, p, p.Origin, env, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
-	app := p.serve(t)
+	p.serve(t)
 
 	// This must be the first test: it needs a channel without subscriptions.
 	t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, p) })
@@ -47,7 +47,7 @@ func TestLive(t *testing.T) {
 	t.Run("page", func(t *testing.T) { testPage(t, p) })
 
 	origin.Stop()
-	testOrigins(t, p, app)
+	testOrigins(t, p)
 }
 
 // An event stream gets keep-alives. A client that connects again gets
