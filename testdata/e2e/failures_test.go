@@ -62,8 +62,7 @@ func TestNotConfigured(t *testing.T) {
 	})
 }
 
-// checkFailure checks that a POST gets this status, as plain text that is not cached, and
-// nothing else.
+// checkFailure checks that a POST gets only this status, as plain text that is not cached.
 func (p *project) checkFailure(t *testing.T, status string) {
 	t.Helper()
 	resp := p.exchange(t, "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n")

@@ -255,23 +255,24 @@ func testOriginGripURL(t *testing.T, origin origins.Origin) {
 	}
 }
 
-// TestOriginInstall installs the libraries of an origin. They are installed once, and again
-// when the lock file changes. After a failed installation, the next one tries again. Then
-// the command starts the origin.
+// TestOriginInstall installs the libraries of an origin, in a directory whose name careless programs
+// do not handle. They are installed once, and again when the lock file has changed or the last
+// installation failed. Then the command starts the origin.
 func TestOriginInstall(t *testing.T) {
 	t.Parallel()
 	for lock, files := range map[string]map[string]string{
 		"package-lock.json": {
 			"package.json": `{"scripts": {"start": "node main.js"}, "dependencies": {"y": "file:y"}}`,
 			"package-lock.json": `{"lockfileVersion": 3, "packages": {"": {"dependencies": {"y": "file:y"}},
-				"node_modules/y": {"resolved": "y", "link": true}, "y": {}}}`,
-			"y/index.js": `console.log("started")`,
-			"main.js":    `require("y")`,
+				"node_modules/y": {"resolved": "y", "link": true}, "y": {"version": "1.0.0"}}}`,
+			"y/package.json": `{"name": "y", "version": "1.0.0"}`,
+			"y/index.js":     `console.log("started")`,
+			"main.js":        `require("y")`,
 		},
 		"requirements.txt": {"requirements.txt": "#", "app.py": `print("started")`},
 	} {
 		t.Run(lock, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "my örigin's") // a careless program does not handle such a path
+			dir := filepath.Join(t.TempDir(), "my örigin's")
 			write := func(name, content string) {
 				path := filepath.Join(dir, name)
 				os.MkdirAll(filepath.Dir(path), 0o755)

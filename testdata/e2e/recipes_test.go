@@ -113,8 +113,7 @@ func (p *project) applyBlock(t *testing.T, b block) {
 	}
 }
 
-// checkRow checks that the row's request goes to the right place. It returns the request, if one
-// arrived.
+// checkRow checks that the row's request goes to the right place. It returns what arrived, if any.
 func (a *app) checkRow(t *testing.T, row row) rawMessage {
 	t.Helper()
 	resp := a.exchange(t, row.request("Connection: close\r\n"))

@@ -145,8 +145,7 @@ func (p *project) run(t *testing.T, dir, program string, args ...string) {
 	}
 }
 
-// edit replaces every old in a file of the project with new. It fails the test if the file has
-// no old.
+// edit replaces every old in a file of the project with new. There must be one.
 func (p *project) edit(t *testing.T, file, old, new string) {
 	t.Helper()
 	path := filepath.Join(p.dir, file)
