@@ -57,7 +57,7 @@ lint: go ## Run gofmt, go vet, staticcheck and actionlint, and ShellCheck if it 
 		else echo 'ShellCheck is not on PATH: the shell scripts are not checked'; fi
 	$(if $(WORKFLOWS),go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 $(WORKFLOWS))
 
-unit: go ## Run the unit tests, with the race detector; they need none of these tools
+unit: go ## Run only the unit tests, which need no tools but Go
 	$(GOTESTSUM) '$(UNIT)'
 
 e2e: testtools ## Run the end-to-end tests, with the Fastly CLI, Viceroy, Pushpin and a browser

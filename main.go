@@ -21,8 +21,8 @@ const backend = "origin"
 // handle decides where a request goes: through Fanout to the origin, or directly to the origin.
 func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 	isWebSocket := upgradesToWebSocket(r)
-	// First of all, because the client's Connection header can name any field for removal, and
-	// must not remove one that is set here. A handoff does not see this or any other change to r.
+	// This comes before any field is set, because the client's Connection header can name any
+	// field for removal. A handoff does not see this or any other change to r.
 	removeHopByHop(r.Header)
 
 	useFanout := false
