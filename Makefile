@@ -5,7 +5,7 @@ ARGS ?=
 KIT  := testdata/bin/kit -addr $(ADDR)
 WASM := GOOS=wasip1 GOARCH=wasm go
 TAGS := -tags=fastlyinternalsetparseuri
-# Runs a shell command that prints what `go test -json` does. Ends with a list of what failed or was skipped.
+# Runs a shell command that prints `go test -json` output, then lists the failed and skipped tests.
 GOTESTSUM = @gotestsum=$$(go -C testdata tool -n gotestsum) && exec "$$gotestsum" --format-hide-empty-pkg --raw-command -- sh -c
 UNIT = go test -json ./... && go -C testdata test -json $(RACE) $$(go -C testdata list ./... | grep -v /e2e$$)
 # The tests wait more than they compute, so six of them run at once, even on two cores.
@@ -20,7 +20,7 @@ export ARGS
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  ADDR=host:port sets another address for the app than $(ADDR). ARGS='...' are arguments for the"
+	@echo "  ADDR=host:port is where the app listens, now $(ADDR). ARGS='...' are arguments for the"
 	@echo "  Fastly CLI (build, serve, demo) or for go test (e2e, test): make e2e ARGS=-run=TestDemo."
 
 demo: kit ## Run the app with the demo origin (or with ORIGIN=directory), and print what to try
@@ -63,7 +63,7 @@ unit: go ## Run only the unit tests, which need no tools but Go
 e2e: testtools ## Run the end-to-end tests, with the Fastly CLI, Viceroy, Pushpin and a browser
 	$(GOTESTSUM) '$(E2E)'
 
-load: tools ## Hold 4000 connections through the app, check every message, then test faults (some minutes)
+load: tools ## Hold 4000 connections through the app, check every message, then test faults (a few minutes)
 	go -C testdata test -count=1 -timeout=20m -v -run='^TestFaults$$' ./e2e -long
 
 bench: tools build ## Measure the app, and other compiled apps: PEERS='files or directories' VICEROY=path JSON=file BENCH='flags'

@@ -30,7 +30,7 @@ func removeHopByHop(h fsthttp.Header) {
 	}
 }
 
-// prepare makes Send keep the client's spelling of the path, and poll less often.
+// prepare makes Send keep the client's spelling of the path and poll less often.
 func prepare(r *fsthttp.Request) {
 	r.URL.Opaque = spelling(r.URL)
 	r.SendPollIntervalFn = pollInterval
@@ -66,7 +66,7 @@ func parseRequestURI(uri string) (*url.URL, error) {
 }
 
 // unescape decodes the percent-escapes of a path, and keeps the malformed ones as they are. Some
-// origins do the same, and a condition on Path must not see another path than the origin.
+// origins do the same, and a condition on Path must see the path that the origin sees.
 func unescape(path string) string {
 	return escape.ReplaceAllStringFunc(path, func(e string) string {
 		char, _ := url.PathUnescape(e) // cannot fail
@@ -83,7 +83,7 @@ func respond(w fsthttp.ResponseWriter, r *fsthttp.Request, resp *fsthttp.Respons
 		return
 	}
 	if resp.Header.Values("Transfer-Encoding") != nil {
-		resp.Header.Del("Content-Length") // it does not count then: RFC 9112 section 6.3
+		resp.Header.Del("Content-Length") // Transfer-Encoding overrides it: RFC 9112 section 6.3
 	}
 	removeHopByHop(resp.Header)
 	w.Header().Reset(resp.Header)

@@ -76,7 +76,7 @@ func main() {
 	// keep a request's data in one. For a sandbox per request, call fsthttp.ServeFunc(handle).
 	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
 		// Fastly allows an execution 32 backend requests, and handle makes one for each request. If
-		// you make it send more, divide 32 by their number.
+		// you make it send n requests instead, set this to 32/n.
 		MaxRequests: 32,
 		// Fastly ends an execution after 2 minutes, and the last request needs some of that time.
 		MaxLifetime: 30 * time.Second,

@@ -24,7 +24,7 @@ type implementation struct {
 	viceroy    *process.Process
 }
 
-// serve serves a .wasm file on ports of its own, and suspends the processes until measure.
+// serve serves a .wasm file on ports of its own, and suspends the processes until measure runs.
 func serve(ctx context.Context, tools local.Tools, file string) (*implementation, error) {
 	port, err := local.FreePorts(ctx, 6) // Pushpin publishes at four in a row
 	if err != nil {

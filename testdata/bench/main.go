@@ -57,7 +57,7 @@ func bench(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var path string // of another Viceroy, because the same version may have been built with other limits
+	var path string // printed, because a Viceroy of the same version may have other limits
 	if *viceroy != "" {
 		tools.Viceroy, _ = filepath.Abs(*viceroy)
 		if err := exec.CommandContext(ctx, tools.Viceroy, "--version").Run(); err != nil {
@@ -75,7 +75,7 @@ func bench(ctx context.Context) error {
 	if _, err := local.TempDir(); err != nil {
 		return err
 	}
-	os.Unsetenv("RUST_BACKTRACE") // else Viceroy makes a backtrace for each sandbox that ends
+	os.Unsetenv("RUST_BACKTRACE") // otherwise Viceroy makes a backtrace for each sandbox that ends
 	var implementations []*implementation
 	for _, path := range append([]string{"bin/main.wasm"}, flag.Args()...) {
 		files, _ := filepath.Glob(filepath.Join(path, "*.wasm"))

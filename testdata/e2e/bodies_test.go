@@ -28,7 +28,7 @@ func testSandboxEnds(t *testing.T, a *app) {
 		a.log.skip()
 		r := bufio.NewReader(a.send(t, postHead+"Content-Length: 0\r\n\r\n"))
 		readUntil(t, r, "first")
-		// Viceroy logs this when the sandbox ends, which waits for a second request at first.
+		// Viceroy logs this when the sandbox ends, after it has waited for another request.
 		a.waitForLog(t, "request completed using ")
 		close(ended)
 		readUntil(t, r, rest)

@@ -28,7 +28,7 @@ func withCondition(t *testing.T, p *project, goCode string) {
 }
 
 // set sets the value at a path in the project's fastly.toml, or deletes it if the value is nil.
-// It keeps what else the project's owner has set.
+// It keeps everything else that the project's owner has set.
 func (p *project) set(t *testing.T, value any, path ...string) {
 	t.Helper()
 	var manifest map[string]any

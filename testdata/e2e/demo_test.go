@@ -61,7 +61,7 @@ func TestDemo(t *testing.T) {
 }
 
 // invitation is the last line that `make demo` prints when it is ready.
-const invitation = "Ctrl-C here ends it all"
+const invitation = "Press Ctrl-C here to stop everything"
 
 // startDemo runs `make demo` with these variables, and waits for its invitation. The demo ends with the test, or before.
 func startDemo(t *testing.T, p *project, variables ...string) *local.Process {

@@ -70,7 +70,7 @@ func (a *fastlyAPI) streamLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readBody returns the body of a request. Of a package, it returns the sorted list of its
+// readBody returns the body of a request. For a package, it returns the sorted list of its
 // files, without their common directory.
 func readBody(t *testing.T, r *http.Request) string {
 	upload, err := r.MultipartReader()

@@ -122,8 +122,8 @@ func (f *faults) hold(t *testing.T, n int, addr string) {
 	}
 }
 
-// pace returns how long Pushpin takes for one message. The Fastly CLI lets it deliver 2,500 in a second, to
-// all clients together. It drops messages if too many wait.
+// pace returns how long to wait after a message. The Fastly CLI lets Pushpin deliver 2,500 in a second, to
+// all clients together, and Pushpin drops messages if too many wait.
 func (f *faults) pace() time.Duration { return time.Duration(len(f.clients)) * time.Second / 2000 }
 
 // send publishes directly to the proxy, because the origin may be down.
@@ -138,7 +138,7 @@ func (f *faults) send(t *testing.T, item grip.Item) {
 	}
 }
 
-// deliver publishes n messages, and returns what the clients have got when nothing more is to come.
+// deliver publishes n messages and returns what the clients have got when nothing more is to come.
 func (f *faults) deliver(t *testing.T, n, padding int) tally {
 	t.Helper()
 	for range n {

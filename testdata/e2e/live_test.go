@@ -183,7 +183,7 @@ type message struct {
 	Gap             bool
 }
 
-// say publishes a text through the app, and returns the message.
+// say publishes a text through the app and returns the message.
 func say(t *testing.T, p *project, channel, text string) message {
 	t.Helper()
 	got := fetch(t, "POST", p.url("/publish?channel="+channel), text)
@@ -295,7 +295,7 @@ func dialSocket(t *testing.T, ctx context.Context, p *project, query string, pro
 	return conn
 }
 
-// talk sends a text on a WebSocket, and returns the text that comes next, or why none comes.
+// talk sends a text on a WebSocket and returns the text that comes next, or why none comes.
 func talk(ctx context.Context, conn *websocket.Conn, text string) string {
 	if err := conn.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
 		return err.Error()

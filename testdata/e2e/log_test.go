@@ -48,8 +48,8 @@ func (b *logBuffer) find(pattern *regexp.Regexp) bool {
 }
 
 // wait waits for output that matches the pattern. It looks only after the last match, so it does
-// not find an old line. It fails the test when the time within has passed, or as soon as the process
-// by has ended, if it is not nil.
+// not find an old line. It fails the test if the time is up (within), or as soon as the process
+// (by, which may be nil) has ended.
 func (b *logBuffer) wait(t *testing.T, pattern string, by *local.Process, within time.Duration) {
 	t.Helper()
 	var ended <-chan struct{}

@@ -107,7 +107,7 @@ func until(condition, text string, within time.Duration) chromedp.Action[chromed
 		chromedp.WithPollingArgs(text), chromedp.WithPollingTimeout(within))
 }
 
-// newBrowser starts a browser, and ends it with the test.
+// newBrowser starts a browser and ends it with the test.
 func newBrowser(t *testing.T, path string) context.Context {
 	t.Helper()
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), chromedp.ExecPath(path), chromedp.Headless,

@@ -14,8 +14,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
-// notRun says why TestReadme does not run some of the READMEs' shell commands, by how the command
-// begins or by the section.
+// notRun says which of the READMEs' shell commands TestReadme does not run, and why. A key is the
+// beginning of the command, or its section.
 var notRun = map[string]string{
 	"Deploy":              "needs an account at Fastly; TestDeploy runs the commands with a stand-in for the API",
 	"go -C testdata test": "it is how this test runs",
@@ -86,7 +86,7 @@ func TestReadme(t *testing.T) {
 	command := regexp.MustCompile(`.+\n([ }].*\n)*`)
 	for _, b := range blocks(t, readmes()...) {
 		for _, b.text = range command.FindAllString(b.text, -1) {
-			if b.lang == "sh" { // TestRecipes has Go; the others show what is no command
+			if b.lang == "sh" { // TestRecipes tests the Go blocks; the others are not commands
 				n.commands = append(n.commands, b)
 			}
 		}
@@ -141,13 +141,13 @@ func TestReadme(t *testing.T) {
 	waitFree(t, ports...)
 }
 
-// newcomer is who reads the READMEs, and does what they say.
+// newcomer is somebody who reads the READMEs and does what they say.
 type newcomer struct {
 	dir      string  // where the commands run
 	commands []block // those that are still to come
 }
 
-// next returns the next command of the READMEs that begins so. The commands before it must be in
+// next returns the next command of the READMEs that begins with start. The commands before it must be in
 // notRun.
 func (n *newcomer) next(t *testing.T, start string) string {
 	t.Helper()

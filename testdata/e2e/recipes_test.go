@@ -15,7 +15,7 @@ import (
 )
 
 // TestRecipes applies each recipe to a new project, and then sends the requests of its table to
-// the handler. Where a table cannot say all, it also sends them to the app in Viceroy.
+// the handler. Where a table cannot say everything, it also sends them to the app in Viceroy.
 func TestRecipes(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()

@@ -30,7 +30,7 @@ var unchanged = "X-A: 1\nX-B: 2\nX-A: 3\nX-A: 1\nX-Empty:\nX-Long: " + longText 
 	"Grip-Sig: forged\nFastly-FF: x\nCDN-Loop: y\nPushpin-Route: other\n"
 
 // forwardedRequests are requests that the app forwards to the origin. They arrive as they were
-// sent, but for these changes:
+// sent, except for these changes:
 //
 //   - The app removes the fields that are about one connection, and those that Connection names
 //     (RFC 9110 section 7.6.1).
@@ -41,7 +41,7 @@ var unchanged = "X-A: 1\nX-B: 2\nX-A: 3\nX-A: 1\nX-Empty:\nX-Long: " + longText 
 //     order of names may change, but not that of the lines with one name, which has a meaning
 //     (section 5.3).
 //   - Host is the backend's override_host.
-//   - A request without a body has Content-Length: 0. The length of a body that has one arrives.
+//   - A request without a body gets Content-Length: 0. The Content-Length of a body arrives.
 //   - A target arrives in origin-form, and * arrives as /. A fragment is removed (RFC 9112
 //     section 3.2).
 //   - The sizes of chunks change. Trailers are removed, which is allowed (RFC 9110 section
@@ -128,7 +128,7 @@ func testHandoffs(t *testing.T, a *app) {
 	}
 }
 
-// check sends a request, and checks that it arrives at the server as it must.
+// check sends a request and checks that it arrives at the server as it must.
 func (a *app) check(t *testing.T, to *server, r request) {
 	t.Helper()
 	resp := a.exchange(t, withCRLF(strings.Replace(r.sent, "\n", "\nHost: example.com\n", 1)))

@@ -18,7 +18,7 @@ type response struct {
 }
 
 // forwardedResponses are responses to requests that the app forwards. They arrive as the origin
-// sent them, but for these changes:
+// sent them, except for these changes:
 //
 //   - The app removes the fields that are about one connection, and those that Connection names
 //     (RFC 9110 section 7.6.1). Where there was Transfer-Encoding, it also removes

@@ -1,5 +1,6 @@
 // Package e2e tests the app with the real programs: the Fastly CLI, Viceroy and Pushpin. It
-// makes new projects from this one with `fastly compute init`, and runs them on free ports.
+// makes new projects from this one with `fastly compute init`, and runs them on free ports
+// (except for TestReadme).
 package e2e
 
 import (
@@ -43,10 +44,9 @@ func TestMain(m *testing.M) {
 		local.StopAll()
 		os.Exit(130) // what shells report for a Ctrl-C
 	}()
-	// Some people have this umask: their files are readable only for themselves.
+	// Some people have this umask: only they can read their files.
 	syscall.Umask(0o077)
-	// The commands that the tests run start as they do in a new shell, and not under this make or a
-	// hook of git.
+	// The tests' commands must start as in a new shell, and not as under make or in a hook of git.
 	foreign := regexp.MustCompile(`^(ADDR|ARGS|MAKE.*|MFLAGS|ORIGIN|TRUST|GRIP_.*|FASTLY_.*|GIT_.*)$`)
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); foreign.MatchString(name) {
@@ -135,7 +135,7 @@ var template = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// run runs a program in dir, and fails the test if the program fails.
+// run runs a program in dir and fails the test if the program fails.
 func (p *project) run(t *testing.T, dir, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)

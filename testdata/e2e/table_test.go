@@ -91,8 +91,8 @@ func TestTable(t *testing.T) {
 			to := strings.Split(resp.line, " ")[1]
 			var got rawMessage
 			for len(origin.requests) > 0 && to != "fanout" && to != "origin" {
-				// A request arrives before the client has its response. Others are of the
-				// WebSockets before.
+				// A request arrives before the client has its response. There may also be
+				// requests of the WebSockets in earlier rows.
 				if got = <-origin.requests; got.header.Get("X-Own") != t.Name() {
 					continue
 				}
@@ -111,8 +111,7 @@ func TestTable(t *testing.T) {
 			}
 		})
 	}
-	// The client gets a 502, from the app or from Pushpin, which does not have the origin's
-	// address.
+	// The client gets a 502 from the app or from Pushpin. It does not show the origin's address.
 	t.Run("origin down", func(t *testing.T) {
 		origin.Close()
 		for _, row := range table {

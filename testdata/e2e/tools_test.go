@@ -11,8 +11,8 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
 
-// TestTools runs the command behind the Makefile with some programs missing. It says what to install by hand,
-// or finds another way.
+// TestTools runs the command behind the Makefile with some programs missing. The command says
+// what to install by hand, or finds another way.
 func TestTools(t *testing.T) {
 	t.Parallel()
 	kit := filepath.Join(t.TempDir(), "kit")
@@ -33,7 +33,7 @@ func TestTools(t *testing.T) {
 			name: "nothing", // it reports all together
 			path: map[string]string{"fastly": "version v1.2.3"},
 			says: []string{
-				"/fastly, version 1.2.3: this needs ", "or newer on PATH, and no npm", "https://nodejs.org/",
+				"/fastly, version 1.2.3: 15.4.0 or newer is needed", "or newer on PATH, and no npm", "https://nodejs.org/",
 				"https://www.fastly.com/documentation/reference/tools/cli/",
 				"no Pushpin ", "neither Homebrew nor apt-get", "https://pushpin.org/docs/install/",
 			},
@@ -45,7 +45,7 @@ func TestTools(t *testing.T) {
 				"apt-get": "ok", "sudo": "ok", "apt-cache": "pushpin:\n  Candidate: 1.30.0-1",
 			},
 			says: []string{
-				"apt-get has 1.30.0", "https://pushpin.org/docs/install/", "check the network and try again",
+				"(it has 1.30.0)", "https://pushpin.org/docs/install/", "check the network and try again",
 				"https://www.fastly.com/documentation/reference/tools/cli/",
 			},
 		},
@@ -57,8 +57,8 @@ func TestTools(t *testing.T) {
 			},
 			cached: []string{"fastly-99.0.0/fastly"},
 			says: []string{
-				"apt-get has none", "Fetching Viceroy release: 0.", "downloading Viceroy failed",
-				"cargo, version unknown: this needs ", "https://rustup.rs/", "https://github.com/fastly/Viceroy",
+				"(it has none)", "Fetching Viceroy release: 0.", "downloading Viceroy failed",
+				"cargo, version unknown: ", "https://rustup.rs/", "https://github.com/fastly/Viceroy",
 			},
 		},
 		{

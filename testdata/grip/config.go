@@ -154,9 +154,9 @@ func sign(issuer string, secret []byte) string {
 // Verifies reports whether there is a key for Verify to check signatures with.
 func (c *Config) Verifies() bool { return c.verifyKey != nil }
 
-// Verify returns an error if the request did not come through the GRIP proxy. Its
-// HeaderSig must be a JWT that is signed with the proxy's key, has the right issuer and
-// has not expired. Without a key for verifying, any HeaderSig is accepted.
+// Verify returns an error if the request did not come through the GRIP proxy. The
+// request's HeaderSig must be a JWT that is signed with the proxy's key, has the right
+// issuer and has not expired. Without a key for verifying, any HeaderSig is accepted.
 func (c *Config) Verify(r *http.Request) error {
 	sig := r.Header.Get(HeaderSig)
 	if sig == "" {

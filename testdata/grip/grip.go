@@ -28,7 +28,7 @@ const (
 
 // The modes in which a connection is held.
 const (
-	Response = "response" // the next message is the response; after a timeout, the origin's is
+	Response = "response" // the next message is the response, or after a timeout the origin's own
 	Stream   = "stream"   // the origin's response stays open, and messages are appended to it
 )
 

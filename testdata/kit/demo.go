@@ -47,7 +47,7 @@ func demo(ctx context.Context, addr string, args []string) (err error) {
 	return err
 }
 
-// run runs the origin and the app until one of them ends, or ctx.
+// run runs the origin and the app until one of them ends or ctx is done.
 func run(
 	ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest,
 	addr string, out *output, args []string,
@@ -82,7 +82,7 @@ func run(
 	}
 }
 
-// invitation says what to try, without what does not work. Each command is one line, to paste.
+// invitation says what to try, and leaves out what does not work. Each command is a line to paste.
 func invitation(where, what string, faults []fault) string {
 	text := fmt.Sprintf("\nOpen http://%s/ in a browser: %s.\n", where, what) +
 		"Or try these commands, each in another terminal.\n"
@@ -99,8 +99,8 @@ func invitation(where, what string, faults []fault) string {
 	for _, f := range faults {
 		text += fmt.Sprintf("\nThe page's %s (GET %s) stays closed: %s\n", f.name, f.path, f.why)
 	}
-	return text + "\nAfter you change main.go, start the demo again, or let it follow: make demo ARGS=--watch\n" +
-		"Ctrl-C here ends it all.\n\n"
+	return text + "\nAfter you change main.go, restart the demo, or have it rebuild the app: " +
+		"make demo ARGS=--watch\nPress Ctrl-C here to stop everything.\n\n"
 }
 
 // demoOrigin returns the command that runs the demo's own origin behind the app at addr. The

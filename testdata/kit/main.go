@@ -46,7 +46,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // else writing to a closed pipe ends the demo
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // otherwise a closed pipe ends the demo
 	os.Setenv("TMPDIR", local.ASCIITempDir())
 	err = command(ctx, a.String(), flag.Args()[1:])
 	if err != nil && ctx.Err() != nil {
@@ -68,7 +68,7 @@ func tools(ctx context.Context, _ string, _ []string) error {
 }
 
 // testTools installs what the tests need. If a browser, or a language of an origin, is missing, it
-// fails in CI. Elsewhere it only says that this is not tested.
+// fails in CI. Elsewhere it only reports what is not tested.
 func testTools(ctx context.Context, _ string, _ []string) error {
 	t, err := local.Ensure(ctx, os.Stderr)
 	if err != nil {

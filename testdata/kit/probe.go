@@ -29,7 +29,7 @@ func probe(ctx context.Context, addr string) (faults []fault) {
 	return faults
 }
 
-// open opens a connection, and closes it again. It returns why that fails, or "".
+// open opens a connection and closes it again. It returns why that fails, or "".
 func open(ctx context.Context, url string, webSocket bool) (why string) {
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, url+"?after=", nil)
 	want := http.StatusOK

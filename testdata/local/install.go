@@ -17,7 +17,8 @@ import (
 const (
 	fastlyByHand  = "install the Fastly CLI by hand: https://www.fastly.com/documentation/reference/tools/cli/#installing"
 	viceroyByHand = "install Viceroy by hand, and put it on PATH: https://github.com/fastly/Viceroy#usage"
-	pushpinByHand = "install Pushpin by hand, and put it on PATH: https://pushpin.org/docs/install/"
+	pushpinByHand = "install Pushpin by hand, and put it on PATH: https://pushpin.org/docs/install/; on Debian 13,\n" +
+		"add bookworm to the apt sources, because only Debian 12 has a package that works there"
 )
 
 // findFastly returns the path of the Fastly CLI, or "". If npm installed the CLI, this is the
@@ -44,25 +45,25 @@ func behindNPM(path string) string {
 	return ""
 }
 
-// ensureFastly returns the path of the Fastly CLI, after it has installed it if necessary.
+// ensureFastly installs the Fastly CLI if necessary, and returns its path.
 func (in *installer) ensureFastly() (string, error) {
 	if path := in.findFastly(); path != "" {
 		return path, nil
 	}
 	if runtime.GOOS == "darwin" && has("brew") {
-		in.say("installing the Fastly CLI with Homebrew: a minute")
-		err := in.run("brew", "install", "fastly/tap/fastly")
+		in.say("installing the Fastly CLI with Homebrew (takes a minute)")
+		in.run("brew", "install", "fastly/tap/fastly") // prints its errors
 		if path := in.findFastly(); path != "" {
 			return path, nil
 		}
-		return "", fmt.Errorf("after brew install (%v), there is still no Fastly CLI %s or newer "+
-			"on PATH: run `brew upgrade fastly`, or %s", err, fastlyOldest, fastlyByHand)
+		return "", fmt.Errorf("brew has installed no Fastly CLI %s or newer (see above): "+
+			"run `brew upgrade fastly`, or %s", fastlyOldest, fastlyByHand)
 	}
 	if !has("npm") {
 		return "", fmt.Errorf("there is no Fastly CLI %s or newer on PATH, and no npm to install it: "+
 			"install Node.js (https://nodejs.org/), or %s", fastlyOldest, fastlyByHand)
 	}
-	in.say("installing the Fastly CLI %s with npm into %s: some seconds", fastlyInstall, in.dir)
+	in.say("installing the Fastly CLI %s with npm into %s (takes seconds)", fastlyInstall, in.dir)
 	tmp := filepath.Join(in.dir, ".fastly-"+fastlyInstall)
 	defer os.RemoveAll(tmp)
 	err := in.run("npm", "install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund",
@@ -85,11 +86,11 @@ func (in *installer) findViceroy() string {
 }
 
 // downloadViceroy makes the CLI download Viceroy, to the directory that `fastly compute serve`
-// uses too. It copies Viceroy to the cache, so that a later download does not change it. It
-// returns "" if the download fails, but Viceroy can be built.
+// uses too. It copies Viceroy to the cache, so that a later download does not change it. If the
+// download fails and cargo is there to build Viceroy, it returns "".
 //
 // The CLI downloads the version that the fastly.toml in its working directory names, or else
-// the newest. The project's own fastly.toml does not name one: `fastly compute serve` would
+// the newest. The project's own fastly.toml names none, because `fastly compute serve` would
 // then replace a newer Viceroy.
 func (in *installer) downloadViceroy(fastly string) (string, error) {
 	config, err := os.UserConfigDir() // the CLI uses this directory
@@ -98,7 +99,7 @@ func (in *installer) downloadViceroy(fastly string) (string, error) {
 	}
 	path := filepath.Join(config, "fastly", "viceroy")
 	if older(in.version(path, "--version"), viceroyOldest) {
-		in.say("downloading Viceroy %s with the Fastly CLI: some seconds", viceroyInstall)
+		in.say("downloading Viceroy %s with the Fastly CLI (takes seconds)", viceroyInstall)
 		manifest := fmt.Sprintf("manifest_version = 3\n[local_server]\nviceroy_version = %q\n", viceroyInstall)
 		err := os.WriteFile(filepath.Join(in.dir, "fastly.toml"), []byte(manifest), 0o644)
 		if err == nil {
@@ -121,8 +122,8 @@ func (in *installer) downloadViceroy(fastly string) (string, error) {
 func (in *installer) buildDir() string { return filepath.Join(in.dir, ".viceroy-"+viceroyInstall) }
 
 func (in *installer) buildViceroy() (string, error) {
-	in.say("building Viceroy %s with cargo instead, into %s: only this time, "+
-		"10 to 20 minutes on two cores; you may interrupt this: the next run continues",
+	in.say("building Viceroy %s with cargo instead, into %s: this is needed only once, and "+
+		"takes 10 to 20 minutes on two cores; if you interrupt it, the next run continues",
 		viceroyInstall, in.dir)
 	root := filepath.Join(in.buildDir(), "root")
 	err := in.run("cargo", "install", "--locked", "--force", "--root", root,
@@ -163,7 +164,7 @@ func (in *installer) findPushpin() string {
 // ShellQuote returns the text as one word for a shell.
 func ShellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
-// ensurePushpin returns the path of Pushpin, after it has installed it if necessary.
+// ensurePushpin installs Pushpin if necessary, and returns its path.
 func (in *installer) ensurePushpin() (string, error) {
 	path := in.findPushpin()
 	if path != "" {
@@ -171,7 +172,7 @@ func (in *installer) ensurePushpin() (string, error) {
 	}
 	err := errors.New("there is neither Homebrew nor apt-get to install it")
 	if has("brew") {
-		in.say("installing Pushpin with Homebrew: a minute or two")
+		in.say("installing Pushpin with Homebrew (takes a minute or two)")
 		err = in.run("brew", "install", "pushpin")
 	} else if has("apt-get") {
 		err = in.aptInstallPushpin()
@@ -210,7 +211,7 @@ func (in *installer) aptInstall(pkg, oldest string) error {
 	if os.Geteuid() != 0 && !has("sudo") {
 		return fmt.Errorf("only root can install it: run `apt-get install %s` as root", pkg)
 	}
-	in.say("installing %s with apt-get: a minute; sudo may ask for your password", pkg)
+	in.say("installing %s with apt-get (takes a minute); sudo may ask for your password", pkg)
 	// The lists may be old, or missing, as on a new machine.
 	if err := in.asRoot("apt-get", "update", "-q"); err != nil {
 		in.say("%v: continuing with the old package lists", err)
@@ -219,9 +220,7 @@ func (in *installer) aptInstall(pkg, oldest string) error {
 	_, candidate, _ := strings.Cut(string(policy), "Candidate: ")
 	candidate, _, _ = strings.Cut(candidate, "\n")
 	if version := versionPattern.FindString(candidate); older(version, oldest) {
-		return fmt.Errorf("apt-get has %s (Debian 13 has no package of Pushpin, but that of "+
-			"Debian 12 works there: add bookworm to the apt sources, and run this again)",
-			cmp.Or(version, "none"))
+		return fmt.Errorf("apt-get has no %s %s or newer (it has %s)", pkg, oldest, cmp.Or(version, "none"))
 	}
 	return in.asRoot("env", "DEBIAN_FRONTEND=noninteractive",
 		"apt-get", "install", "-q", "-y", "--no-install-recommends", pkg)

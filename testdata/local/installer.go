@@ -15,7 +15,7 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// installer looks for programs, and installs them.
+// installer looks for programs and installs them.
 type installer struct {
 	ctx  context.Context
 	out  io.Writer
@@ -24,7 +24,7 @@ type installer struct {
 }
 
 // newInstaller waits until no other process installs, so that two processes do not build the
-// same program. Then it removes what an interrupted installation left, but for a build of
+// same program. Then it removes what an interrupted installation left, except for a build of
 // Viceroy that can continue.
 func newInstaller(ctx context.Context, out io.Writer) (*installer, error) {
 	dir, err := cacheDir()
@@ -57,7 +57,7 @@ func (in *installer) say(format string, args ...any) {
 	fmt.Fprintf(in.out, "tools: "+format+"\n", args...)
 }
 
-// run runs a program, and prints its output as progress.
+// run runs a program and prints its output as progress.
 func (in *installer) run(name string, args ...string) error {
 	cmd := exec.CommandContext(in.ctx, name, args...)
 	cmd.Dir = in.dir // not the project's, which might have a configuration for the program
@@ -108,7 +108,7 @@ func (in *installer) onPath(name, oldest string, versionArgs ...string) (path, v
 		if !older(version, oldest) {
 			return path, version
 		}
-		in.say("not using %s, version %s: this needs %s or newer", path, version, oldest)
+		in.say("not using %s, version %s: %s or newer is needed", path, version, oldest)
 	}
 	return "", ""
 }

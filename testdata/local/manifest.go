@@ -13,7 +13,7 @@ import (
 // Manifest has the addresses from fastly.toml's [local_server].
 type Manifest struct {
 	Origin      string // address of the backend "origin", host:port
-	ProxyPort   int    // port to which Viceroy hands off requests, to Pushpin
+	ProxyPort   int    // Pushpin's port for the requests that Viceroy hands off
 	PublishPort int    // port of Pushpin for publishing; Pushpin needs the three ports after it too
 }
 
@@ -50,9 +50,9 @@ func ReadManifest(dir string) (Manifest, error) {
 	}, nil
 }
 
-// GripURL returns the environment variable GRIP_URL for an origin behind this app. It has the
-// URL to publish to, and the issuer and key of the signatures on the requests. The CLI
-// configures Pushpin with these.
+// GripURL returns the value of GRIP_URL for an origin behind this app: the URL to publish to,
+// and the issuer and key of the signatures on the requests. The CLI configures Pushpin with
+// this issuer and this key.
 func (m Manifest) GripURL() string {
 	const keys = "verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
 	return fmt.Sprintf("http://localhost:%d/?%s", m.PublishPort, keys)

@@ -50,8 +50,8 @@ func Start(cmd *exec.Cmd, out io.Writer) (*Process, error) {
 	}
 	defer w.Close()
 	cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = ownGroup(), w, w
-	// The program has the reading end too. Otherwise, if this process is killed, the program's next
-	// line would end it before it has stopped what it started.
+	// The program has the reading end too. Otherwise, after this process is killed, the program
+	// would die of the next line that it prints, before it has stopped what it started.
 	cmd.ExtraFiles = append(cmd.ExtraFiles, r)
 	running.Lock()
 	defer running.Unlock()
@@ -179,8 +179,8 @@ func (p *Process) stop(hurry context.Context) {
 		case <-hurry.Done():
 		}
 		if left := p.kill(); len(left) > 0 {
-			fmt.Fprintf(os.Stderr, "cannot stop process %v, which %s started: "+
-				"it goes on although it was killed\n", left, p.cmd.Path)
+			fmt.Fprintf(os.Stderr, "cannot stop processes %v, which %s started: "+
+				"they still run although they were killed\n", left, p.cmd.Path)
 			return
 		}
 	}
@@ -206,7 +206,7 @@ func (p *Process) kill() (left []*process.Process) {
 	return left
 }
 
-// Tree returns the program's process and all its descendants, as far as they run. A process
+// Tree returns the program's process and all its descendants that still run. A process
 // whose parent has ended is known from the last call, or by its process group. (Pushpin's
 // services have other groups.)
 func (p *Process) Tree() []*process.Process {

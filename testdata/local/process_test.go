@@ -89,8 +89,8 @@ func TestParentEnds(t *testing.T) {
 	}
 }
 
-// start starts the command, and waits until it says "ready". The file alive ends when all its
-// processes have ended, as they have the other end.
+// start starts the command, and waits until it says "ready". All its processes have the other end
+// of alive, so reading from alive ends when they have ended.
 func start(t *testing.T, cmd *exec.Cmd) (p *Process, alive *os.File) {
 	t.Helper()
 	alive, w, err := os.Pipe()

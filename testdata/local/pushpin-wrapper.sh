@@ -2,7 +2,7 @@
 # Runs a Pushpin older than 1.40 for `fastly compute serve`. The CLI writes a configuration for 1.40 and newer: there,
 # connmgr replaced condure and zurl, and two services lost their prefix. So this script changes the configuration.
 # It also adds a default route to the backend "origin". An old Pushpin sends a request to the origin again after it
-# missed a message. Then it may no longer know the backend, and without a route it ends.
+# missed a message. Then it may no longer know the backend, and without a route the request fails.
 # The exec is needed: the CLI stops the process that it started, and that must be Pushpin itself.
 set -eu
 for arg in "$@"; do

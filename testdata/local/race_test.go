@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestRaces is skipped where the tests run without the race detector, so that their summary says it. In CI it fails.
+// TestRaces is skipped without the race detector, so that the summary says so. In CI it fails.
 func TestRaces(t *testing.T) {
 	if os.Getenv("CI") != "" {
 		t.Error("in CI, the race detector must run")

@@ -17,7 +17,7 @@ import (
 	"path/filepath"
 )
 
-// The versions. No other place in the code has them. "Oldest" is the oldest version with which the
+// These are the versions; no other place in the code has them. "Oldest" is the oldest version with which the
 // tests have passed. "Install" is the version that is installed if there is none.
 const (
 	fastlyOldest   = "15.4.0" // the first with `compute install-tools`
@@ -72,8 +72,8 @@ func Ensure(ctx context.Context, out io.Writer) (t Tools, err error) {
 		return Tools{}, err
 	}
 	defer in.lock.Close()
-	// Building Viceroy takes long. So nobody waits for it, and then reads that
-	// something else is missing.
+	// Building Viceroy takes long, so it comes last: nobody should wait for it and only
+	// then read that something else is missing.
 	var errs [3]error
 	t.Pushpin, errs[0] = in.ensurePushpin()
 	t.Fastly, errs[1] = in.ensureFastly()

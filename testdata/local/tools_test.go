@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Only what can continue is kept of an interrupted installation. Nothing is installed, and the error says what to do.
+// Find installs nothing, keeps only an interrupted build that can continue, and says what to do.
 func TestFind(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "fanout-forward-go")
 	t.Setenv("PATH", "")
@@ -34,7 +34,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestVersions keeps what testdata/README.md says of versions in step with the one place that each is in.
+// TestVersions checks that testdata/README.md has the versions that are in tools.go.
 func TestVersions(t *testing.T) {
 	readme, _ := os.ReadFile("../README.md")
 	for _, want := range []string{

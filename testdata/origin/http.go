@@ -69,9 +69,9 @@ type polled struct {
 	Gap      bool      `json:"gap"`  // the client missed messages that the origin no longer has
 }
 
-// poll answers at once if there are messages after the id in ?after=, or if ?after= is
-// empty: then the client learns where to start. Otherwise it waits for the next
-// message, at most o.pollTimeout.
+// poll answers at once if there are messages after the id in ?after=, if that id is unknown,
+// or if ?after= is empty: then the client learns where to start. Otherwise it waits for
+// the next message, at most o.pollTimeout.
 func (o *origin) poll(w http.ResponseWriter, r *http.Request, c client) {
 	o.presence.seen(c, "poll")
 	channel := c.channel + ":poll"

@@ -1,8 +1,8 @@
 // Command origin is the demo origin: a web server behind a GRIP proxy, which is Fanout
 // in production and Pushpin locally. Copy from it what you need.
 //
-// Every endpoint takes the name of a channel as ?channel=, and uses five channels of
-// the proxy for it. The origin publishes its messages on "name:stream",
+// An endpoint for messages takes the name of a channel as ?channel=, and uses five
+// channels of the proxy for it. The origin publishes its messages on "name:stream",
 // "name:events", "name:poll" and "name:socket", in the format of that endpoint and
 // with ids, so that no message is lost. The channel "name" is for messages that are
 // published directly to the proxy.
@@ -140,8 +140,8 @@ func trustPages(origins string) (*http.CrossOriginProtection, error) {
 // client is what a request says about its client.
 type client struct {
 	channel string
-	name    string // what the person calls itself; may be empty
-	user    string // who it is, from X-User: the app sets that once it has checked; may be empty
+	name    string // what the client calls itself; may be empty
+	user    string // X-User, which the app sets once it has checked the client; may be empty
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -173,7 +173,7 @@ func (o *origin) held(endpoint func(http.ResponseWriter, *http.Request, client))
 		if !ok {
 			return
 		}
-		// Several values may be the client's and the app's. A proxy may have joined them.
+		// If there are several values, one may be the client's. A proxy may have joined them.
 		user := strings.Join(r.Header.Values("X-User"), ",")
 		if strings.Contains(user, ",") {
 			http.Error(w, "there must be only one X-User", http.StatusBadRequest)

@@ -262,7 +262,7 @@ func startOrigin(t *testing.T, query string, publish http.HandlerFunc) (url stri
 	return server.URL
 }
 
-// check sends a request, and checks that the response has the status and, somewhere, the text.
+// check sends a request and checks that the response has the status and, somewhere, the text.
 func check(t *testing.T, request, url string, header http.Header, body string, status int, text string) {
 	t.Helper()
 	got, answer := send(t, request, url, header, body)

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// presenceTTL is how long a client counts as connected after its last request. The
-// proxy repeats the requests of held connections more often than that.
+// presenceTTL is how long a client counts as connected after its last request. Each
+// held connection leads to another request sooner than that.
 const presenceTTL = 45 * time.Second
 
 const maxPresent = 10_000 // clients that count as connected, on all channels
 
-// presence keeps which clients are connected, and how. It sees requests, not
+// presence records which clients are connected, and how. It sees requests, not
 // connections: when a WebSocket ends, there is an event, but a stream or a long-poll
 // just has no more requests.
 type presence struct {

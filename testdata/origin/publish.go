@@ -46,8 +46,8 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithoutCancel(r.Context())
 	if err := o.grip.Publish(ctx, items(c.channel, m)...); err != nil {
 		log.Printf("publish to %q: %v", c.channel, err)
-		http.Error(w, "clients get the message with their next request; "+
-			"the GRIP proxy did not accept it", http.StatusBadGateway)
+		http.Error(w, "the GRIP proxy did not accept the message; "+
+			"clients get it with their next request", http.StatusBadGateway)
 		return
 	}
 	writeJSON(w, m)

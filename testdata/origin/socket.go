@@ -118,8 +118,8 @@ func (o *origin) obey(c client, content []byte, echoed int) (answer []grip.Event
 	case cmd.After != nil:
 		// The subscription starts a moment after the client sees the WebSocket open. So
 		// the client asks for the messages of that moment when the WebSocket opens, and
-		// again when the prev of a message is not the id of the one before. It counts
-		// as connected after this answer.
+		// again when the prev of a message is not the id of the one before. The page
+		// shows "connected" after this answer.
 		messages, start, _, gap := o.history.after(c.channel, *cmd.After)
 		say(map[string]any{"start": start, "gap": gap})
 		for _, m := range messages {

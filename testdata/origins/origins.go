@@ -90,7 +90,7 @@ func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// installNode compares package-lock.json with npm's copy of it in node_modules, as npm does.
+// installNode compares the times of package-lock.json and npm's copy in node_modules, as npm does.
 func (o Origin) installNode(ctx context.Context, out io.Writer) error {
 	want, err := os.Stat(o.path("package-lock.json"))
 	if err != nil {

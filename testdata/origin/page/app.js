@@ -151,8 +151,8 @@ function startEvents() {
   connect();
 }
 
-// A long-poll is a series of requests. Each asks for the messages after the last one. A request with an empty id gets an
-// answer at once: so the page knows that it is connected, and which id to start with.
+// A long-poll is a series of requests. Each asks for the messages after the last one. A request with an empty id is
+// answered at once, so the page learns that it is connected and where to start.
 async function startPoll() {
   const view = pane('poll');
   let connected = false;

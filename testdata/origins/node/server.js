@@ -20,7 +20,7 @@ const serveGrip = new ServeGrip({ grip });
 const app = express();
 app.use(serveGrip);
 
-// Holds only requests that the proxy signed. The library's req.grip.isSigned cannot tell: in version 2.0.0
+// Lets only requests pass that the proxy signed. The library's req.grip.isSigned cannot tell: in version 2.0.0
 // it is true for any signature, because the library does not wait for its own check.
 async function fromProxy(req, res, next) {
   const { isSigned } = await serveGrip.getPublisher().validateGripSig(req.get('Grip-Sig'));
