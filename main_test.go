@@ -96,6 +96,8 @@ func TestParseRow(t *testing.T) {
 		"edge GET /":               `column 1 is "edge"`,
 		"1 GET /":                  `column 1 is "1"`,
 		"fanout / GET":             `column 2 is "/"`,
+		"fanout":                   `column 2 is ""`,
+		"fanout GET":               `column 3 is ""`,
 		"origin GET Accept: */*":   `column 3 is "Accept:"`,
 		"401 GET / -":              `after column 3 comes "-"`,
 		"fanout GET / a b Fanout:": `after column 3 comes "a b Fanout:"`,
@@ -122,7 +124,7 @@ func TestUpgradesToWebSocket(t *testing.T) {
 			t.Errorf("Upgrade: %q does not count", value)
 		}
 	}
-	for _, value := range []string{"", "h2c", "websocketx", "xwebsocket", "web\nsocket", "websocket/13"} {
+	for _, value := range []string{"", "h2c", "websocketx", "xwebsocket", "web\nsocket", "websocket/13", "websocket; h2c", `"websocket"`} {
 		if upgrades(value) {
 			t.Errorf("Upgrade: %q counts", value)
 		}
@@ -221,6 +223,7 @@ func TestFailures(t *testing.T) {
 		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorConnectionTimeout}, 504, send},
 		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorDNSTimeout}, 504, send},
 		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorConnectionRefused}, 502, send},
+		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorTLSCertificateError}, 502, send},
 		{sendFailed, io.EOF, 502, send},
 		{sendFailed, fsthttp.SendError{Tag: fsthttp.SendErrorDestinationNotFound}, 500, createBackend},
 		{sendFailed, fsthttp.ErrBackendNotFound, 500, createBackend},

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"net"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -42,6 +44,9 @@ func TestDemo(t *testing.T) {
 			t.Errorf("after a Ctrl-C, make demo prints %q", last)
 		}
 	})
+	t.Run("serve", func(t *testing.T) {
+		startMake(t, p, "no origin answers at (?s:.*)Listening on http://", "serve", "ARGS=--skip-build").Stop()
+	})
 	t.Run("another origin, killed", func(t *testing.T) {
 		dir, err := filepath.Abs("../origins/python")
 		title := "<title>Fanout with Python</title>"
@@ -55,7 +60,7 @@ func TestDemo(t *testing.T) {
 		if runtime.GOOS != "linux" {
 			t.Skip("only Linux tells a process that its parent has ended")
 		}
-		// A killed demo cannot clean up itself, but the system ends the programs that it started.
+		// The system ends the programs that a killed demo has started.
 		checkEnd(t, p, demo, func(kit *process.Process) { kit.Kill() })
 	})
 }
@@ -63,17 +68,22 @@ func TestDemo(t *testing.T) {
 // invitation is the last line that `make demo` prints when it is ready.
 const invitation = "Press Ctrl-C here to stop everything"
 
-// startDemo runs `make demo` with these variables, and waits for its invitation. The demo ends with the test, or before.
 func startDemo(t *testing.T, p *project, variables ...string) *local.Process {
 	t.Helper()
-	cmd := exec.Command("make", append([]string{"demo", "ADDR=" + p.addr}, variables...)...)
+	return startMake(t, p, invitation, append(variables, "demo")...)
+}
+
+// startMake runs make with these arguments until the test ends. It waits until make prints ready.
+func startMake(t *testing.T, p *project, ready string, args ...string) *local.Process {
+	t.Helper()
+	cmd := exec.Command("make", append(args, "ADDR="+p.addr)...)
 	cmd.Dir = p.dir
 	demo, err := local.Start(cmd, p.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(demo.Stop)
-	p.log.wait(t, invitation, demo, 8*patience)
+	p.log.wait(t, ready, demo, 8*patience)
 	return demo
 }
 
@@ -96,26 +106,19 @@ func testDemoPages(t *testing.T, p *project) {
 	}
 }
 
-// A WebSocket echoes text and binary messages, whatever they mean to the proxy, and gets published messages.
+// A WebSocket also gets published messages.
 func testDemoSocket(t *testing.T, p *project) {
+	testOriginEcho(t, p)
 	ctx := withPatience(t)
 	conn := dialSocket(t, ctx, p, "")
-	for _, text := range []string{"hello", `c:{"type":"detach"}`, `{"reason":"no command"}`, "wörld ☃", ""} {
-		if got := talk(ctx, conn, text); got != text {
-			t.Errorf("%q came back as %q", text, got)
-		}
-	}
-	conn.Write(ctx, websocket.MessageBinary, []byte("\x00\xff\r\n"))
-	if kind, got, err := conn.Read(ctx); err != nil || kind != websocket.MessageBinary || string(got) != "\x00\xff\r\n" {
-		t.Errorf("binary came back as %v %q, %v", kind, got, err)
-	}
+	talk(ctx, conn, "is it open?")
 	say(t, p, "demo", "published")
 	if _, got, err := conn.Read(ctx); err != nil || !strings.Contains(string(got), `"text":"published"`) {
 		t.Errorf("got %q, %v, and not what was published", got, err)
 	}
 }
 
-// While the demo runs, a second demo, and `make serve`, name the process on each port, and say what sets the port.
+// While the demo runs, a second demo and `make serve` name the process on each port and what sets the port.
 func testPortsTaken(t *testing.T, p *project) {
 	for target, taken := range map[string][]string{
 		"serve": append(p.Addresses(), p.addr),
@@ -137,7 +140,54 @@ func testPortsTaken(t *testing.T, p *project) {
 	}
 }
 
-// checkEnd ends the demo, and waits until all its processes have ended, and all ports are free.
+// TestPages sends what browsers send for pages of the app, under each of its names, and for pages
+// of other sites. The Host header at the app's origin is always the override host.
+func TestPages(t *testing.T) {
+	needsDefault(t)
+	t.Parallel()
+	p := newProject(t)
+	_, port, _ := strings.Cut(p.addr, ":")
+	p.addr = "0.0.0.0:" + port
+	startDemo(t, p, "TRUST=http://demo.test")
+	p.addr = "127.0.0.1:" + port
+
+	pages := map[string]int{
+		"":                           200, // a program that is not a browser
+		"http://localhost:" + port:   200,
+		"http://" + p.Origin:         200, // a page that comes directly from the origin
+		"http://demo.test":           200,
+		"https://example.com":        403,
+		"http://localhost:1":         403,
+		"http://example.com:" + port: 403,
+		"null":                       403,
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+			pages["http://"+net.JoinHostPort(n.IP.String(), port)] = 200
+		}
+	}
+	for page, want := range pages {
+		if got := fetch(t, "POST", p.url("/publish"), "hello", "Origin", page); got.status != want {
+			t.Errorf("a page of %q published and got status %d, want %d", page, got.status, want)
+		}
+		conn, resp, err := websocket.Dial(withPatience(t), "ws://"+p.addr+"/socket",
+			&websocket.DialOptions{HTTPHeader: http.Header{"Origin": {page}}})
+		if err == nil {
+			conn.CloseNow()
+		}
+		if (err == nil) != (want == 200) || err != nil && resp.StatusCode != want {
+			t.Errorf("a page of %q opened a WebSocket and got %v", page, err)
+		}
+	}
+	p.waitForLog(t, `refused a page of "https://example.com"; if this page is yours, add its origin to -trust, `+
+		`or use make demo TRUST="https://example.com"`)
+}
+
+// checkEnd ends the demo, and waits until all its processes have ended and all ports are free.
 func checkEnd(t *testing.T, p *project, demo *local.Process, end func(kit *process.Process)) {
 	t.Helper()
 	all := demo.Tree()

@@ -190,13 +190,12 @@ func TestDeploy(t *testing.T) {
 			"PUT /service/SERVICE/version/2/activate")
 	})
 
-	// The other commands that the README and the app's log mention. TestNotConfigured tests
+	// The other commands of the README and the app's log. TestNotConfigured tests
 	// that the log has them.
 	t.Run("other commands", func(t *testing.T) {
 		api.run(t, p, "products --enable=fanout", nil,
 			"PUT /enabled-products/v1/fanout/services/SERVICE {}")
-		api.run(t, p, "products --enable=fanout --service-id=OTHER", nil,
-			"PUT /enabled-products/v1/fanout/services/OTHER {}")
+		api.run(t, p, "products --disable=fanout", nil, "DELETE /enabled-products/v1/fanout/services/SERVICE")
 		api.run(t, p, "backend create --name=origin --address=HOST --port=443 --version=latest --autoclone", nil,
 			"PUT /service/SERVICE/version/1/clone",
 			"POST /service/SERVICE/version/2/backend address=HOST&name=origin&override_host=HOST&port=443&ssl_cert_hostname=HOST&ssl_sni_hostname=HOST")

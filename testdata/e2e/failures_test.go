@@ -36,7 +36,7 @@ func testOriginFails(t *testing.T, a *app) {
 	a.checkResponse(t, "POST", response{sent: "HTTP/1.1 204 No Content\n\n"}) // and then it works
 }
 
-// The service has no backend with this name, and Fanout is not enabled.
+// There is no backend with this name, and Fanout is not enabled.
 func TestNotConfigured(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -45,6 +45,7 @@ func TestNotConfigured(t *testing.T) {
 	t.Run("backend", func(t *testing.T) {
 		needs(t, "origin", "POST")
 		p.checkFailure(t, "500 Internal Server Error")
+		p.waitForLog(t, "FASTLY_SERVICE_VERSION: 0") // deploy.yml needs it
 		p.waitForLog(t, `POST "/": send to backend "origin": backend not found; `+
 			"to create the backend: fastly backend create --name=origin ")
 	})

@@ -31,7 +31,7 @@ func scale(short, longer int) int {
 func TestFaults(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
-	if *long { // Go raises the limit of open files only for the test: raise it for the programs that it starts, too
+	if *long { // Go raises the limit of open files only for itself: raise it for the programs that this starts, too
 		const needed = 10_000 // Viceroy needs two for each connection
 		var limit syscall.Rlimit
 		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil ||
@@ -43,7 +43,7 @@ func TestFaults(t *testing.T) {
 	f.set(t, 2000, "local_server", "backends", "origin", "first_byte_timeout_ms")
 	f.startOrigin(t, holdClients)
 	t.Cleanup(func() { f.origin.Close() })
-	f.change(t, "not yet") // the CLI watches only files that exist when it starts
+	f.change(t, "not yet") // the CLI watches only files that exist now
 	f.app = f.serve(t, "--watch")
 
 	t.Run("load", f.testLoad)
@@ -172,7 +172,7 @@ func (f *faults) wantAnswers(t *testing.T, status int) {
 	}
 }
 
-// Every message arrives on every connection. If the app loses more than Pushpin itself, the test fails.
+// Every message arrives on every connection. The app must not lose more than Pushpin itself.
 func (f *faults) testLoad(t *testing.T) {
 	load := func(name, addr string) (sum tally) {
 		t.Run(name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func (f *faults) testOrigin(t *testing.T) {
 	f.check(t, 3, 0)
 }
 
-// Half of the clients disconnect at the same time, and many others come and go. The rest get all messages.
+// Half of the clients disconnect at once, and many others come and go. The rest get all messages.
 func (f *faults) testComeAndGo(t *testing.T) {
 	f.hold(t, scale(20, 500), f.addr)
 	f.check(t, 3, 0)
@@ -296,7 +296,7 @@ func (f *faults) change(t *testing.T, content string) {
 	f.write(t, "changed.go", "package main\n\nfunc init() { println(\"changed:\", \""+content+"\") }\n")
 }
 
-// The app changes, and `fastly compute serve --watch` builds it and starts it again. Clients can connect again.
+// The app changes, and `fastly compute serve --watch` builds and starts it again. Clients can connect again.
 func (f *faults) testRebuilt(t *testing.T) {
 	f.hold(t, scale(10, 200), f.addr)
 	old, err := f.app.WaitForListener(t.Context(), f.addr)

@@ -25,6 +25,7 @@ func testIdentity(t *testing.T, a *app) {
 			{"fanout", "GET", ann, "Upgrade: websocket\r\n", "ann"},
 			{"origin", "POST", ann, "", "ann"},
 			{"origin", "POST", "/", "", ""},
+			{"origin", "POST", strings.Replace(ann, "user=ann", "user=bob", 1), "", ""},
 		} {
 			got := a.checkRow(t, row{tt.to, tt.method, tt.target, strings.TrimSuffix(tt.header+forged, "\r\n")})
 			checkVouched(t, got, "X-User", tt.user)
@@ -98,7 +99,7 @@ func TestIdentity(t *testing.T) {
 		if !strings.HasPrefix(next.line, "GET /next ") {
 			t.Errorf("%s arrived, want /next", next.line)
 		}
-		checkVouched(t, next, "X-User", "") // this request has no headers of the client's, not even the app's
+		checkVouched(t, next, "X-User", "") // this request has no header of the client or the app
 	})
 	t.Run("WebSocket", func(t *testing.T) {
 		conn := p.send(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\n"+
@@ -111,7 +112,7 @@ func TestIdentity(t *testing.T) {
 				got = origin.arrived(t) // a request for the stream above
 			}
 			checkVouched(t, got, "X-User", "ann")
-			// This is a masked frame with the text "hi" (RFC 6455 section 5.7).
+			// A masked frame with the text "hi" (RFC 6455 section 5.7).
 			conn.Write([]byte("\x81\x82\x00\x00\x00\x00hi"))
 		}
 	})

@@ -12,9 +12,11 @@ import (
 
 // The condition and the table of a changed project.
 const (
-	changedCondition = "\t\tuseFanout = strings.HasPrefix(r.URL.Path, \"/live/\")\n"
-	changedTable     = `origin  GET   /
+	changedCondition = "\t\tuseFanout = strings.HasPrefix(r.URL.Path, \"/live/\")\n" +
+		"\t\tif r.URL.Path == \"/closed\" {\n\t\t\tfail(w, 503)\n\t\t\treturn\n\t\t}\n"
+	changedTable = `origin  GET   /
 fanout  GET   /live/
+503     GET   /closed
 fanout  GET   /  Upgrade: websocket
 fanout  HEAD  /live/
 origin  POST  /
@@ -40,7 +42,7 @@ func TestInit(t *testing.T) {
 
 	t.Run("tests", func(t *testing.T) {
 		p.run(t, p.dir, "go", "test", "./...")
-		// The project has the tests of this program; "make demo" compiles what they import.
+		// The project has this program's tests; "make demo" compiles what they import.
 		p.run(t, filepath.Join(p.dir, "testdata/e2e"), os.Args[0], "-test.v", "-test.run=^Test(Table|App|Deploy|Readme|Links)$")
 		for _, want := range []string{
 			"--- PASS: TestTable ", "--- PASS: TestApp/requests ", "--- SKIP: TestApp/handoffs ", "--- SKIP: TestReadme ",
@@ -55,7 +57,7 @@ func TestInit(t *testing.T) {
 		defer p.write(t, "testdata/handoffs.txt", changedTable)
 		for table, want := range map[string]string{
 			strings.Replace(changedTable, "origin", "fanout", 1): `handoffs.txt:1: "fanout  GET   /" went to origin`,
-			changedTable + "GET / - fanout\n":                    `handoffs.txt:6: column 1 is "GET"`,
+			changedTable + "GET / - fanout\n":                    `handoffs.txt:7: column 1 is "GET"`,
 		} {
 			p.write(t, "testdata/handoffs.txt", table)
 			p.run(t, p.dir, "sh", "-c", `go test . | tee /dev/stderr | grep -F "$0"`, want)
@@ -69,7 +71,8 @@ func TestInit(t *testing.T) {
 			t.Errorf("the demo does not say %q", want)
 		}
 	})
-	p.run(t, p.dir, "sh", "-c", "! git status --porcelain | grep .") // .gitignore has all files that the commands left
+	// .gitignore has all files that the commands left, and make clean removes them.
+	p.run(t, p.dir, "sh", "-c", "! git status --porcelain | grep . && make clean && ! git status --porcelain --ignored | grep .")
 
 	p.run(t, p.dir, "sh", "-ec", `
 		git clone -q . "$0.kit"; rm -rf "$0.kit/.git"

@@ -29,7 +29,7 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/origins"
 )
 
-// testOrigins runs each of the origins in other languages behind the app.
+// testOrigins runs the origins in other languages behind the app.
 func testOrigins(t *testing.T, p *project) {
 	for _, name := range origins.Ours {
 		t.Run(name, func(t *testing.T) {
@@ -58,7 +58,7 @@ func testOrigins(t *testing.T, p *project) {
 }
 
 // findOrigin returns the origin in dir. If this machine cannot run it, it skips the test.
-func findOrigin(t *testing.T, dir string) origins.Origin {
+func findOrigin(t *testing.T, dir string) origins.Program {
 	t.Helper()
 	origin, err := origins.Find(t.Context(), dir)
 	if err != nil {
@@ -68,7 +68,7 @@ func findOrigin(t *testing.T, dir string) origins.Origin {
 }
 
 // startOrigin starts an installed origin. It waits until the origin listens at addr, or ends.
-func startOrigin(t *testing.T, origin origins.Origin, addr, gripURL string, out io.Writer) *local.Process {
+func startOrigin(t *testing.T, origin origins.Program, addr, gripURL string, out io.Writer) *local.Process {
 	t.Helper()
 	cmd, err := origin.Install(t.Context(), out)
 	if err != nil {
@@ -126,7 +126,7 @@ func testMessages(t *testing.T, p *project) {
 func testOriginEcho(t *testing.T, p *project) {
 	ctx := withPatience(t)
 	conn := dialSocket(t, ctx, p, "channel=echo")
-	for _, text := range []string{`c:{"type":"detach"}`, "wörld ☃", ""} { // c: begins a control message
+	for _, text := range []string{`c:{"type":"detach"}`, `{"reason":"no command"}`, "wörld ☃", ""} { // c: begins a control message
 		if got := talk(ctx, conn, text); got != text {
 			t.Errorf("%q came back as %q", text, got)
 		}
@@ -140,7 +140,7 @@ func testOriginEcho(t *testing.T, p *project) {
 	}
 }
 
-// The origin holds only requests from the proxy.
+// The origin holds only the proxy's requests.
 func testRefusals(t *testing.T, p *project, targets ...string) {
 	key := []byte("viceroy_dev_signing_key_dont_use_in_production")
 	other := []byte("another key, of 32 bytes or more")
@@ -232,7 +232,7 @@ func testProduction(t *testing.T, log *logBuffer, start func(addr, gripURL, veri
 
 // If GRIP_URL is not valid, has no key to check signatures, or a public key without an issuer,
 // the origin ends at once. It says why, without a secret.
-func testOriginGripURL(t *testing.T, origin origins.Origin) {
+func testOriginGripURL(t *testing.T, origin origins.Program) {
 	_, public := newKey(t)
 	const good = "http://localhost:5561/?key=SECRET"
 	for gripURL, says := range map[string]string{

@@ -129,7 +129,7 @@ func (s *server) drain() {
 	}
 }
 
-// answer makes the server answer the next request with these bytes, and then close the connection.
+// answer makes the server answer the next request with these bytes and close the connection.
 func (s *server) answer(response string) {
 	s.answers <- func(conn net.Conn) { io.WriteString(conn, response) }
 }
@@ -158,7 +158,7 @@ func (p *project) dial(t *testing.T) net.Conn {
 	return conn
 }
 
-// send writes the bytes of a request to the app, on a new connection.
+// send writes the bytes of a request to a new connection.
 func (p *project) send(t *testing.T, request string) net.Conn {
 	t.Helper()
 	conn := p.dial(t)
@@ -168,7 +168,7 @@ func (p *project) send(t *testing.T, request string) net.Conn {
 	return conn
 }
 
-// exchange sends the bytes of a request to the app, on a new connection, and returns the response.
+// exchange sends the bytes of a request to the app on a new connection, and returns the response.
 func (p *project) exchange(t *testing.T, request string) rawMessage {
 	t.Helper()
 	conn := p.send(t, request)

@@ -36,7 +36,7 @@ func ownReadme() bool {
 
 // readmes are the kit's READMEs, first the one at the top.
 func readmes() (paths []string) {
-	for _, pattern := range []string{readmePath, "../*.md", "../*/README.md", "../origins/*/README.md"} {
+	for _, pattern := range []string{readmePath, "../../SECURITY.md", "../*.md", "../*/README.md", "../origins/*/README.md"} {
 		found, _ := filepath.Glob(pattern) // the patterns are not malformed
 		paths = append(paths, found...)
 	}
@@ -161,7 +161,7 @@ func (n *newcomer) next(t *testing.T, start string) string {
 			listed = listed || c.section == beginning || strings.HasPrefix(c.text, beginning)
 		}
 		if !listed {
-			t.Errorf("%s:%d: nothing runs this command: run it in TestReadme, or list it in notRun, with the reason:\n%s", c.path, c.line, c.text)
+			t.Errorf("%s:%d: nothing runs this command: run it here, or list it in notRun, with the reason:\n%s", c.path, c.line, c.text)
 		}
 	}
 	t.Fatalf("the READMEs have no command %q, or have it before one that this test runs first", start)

@@ -25,7 +25,7 @@ var unchanged = "X-A: 1\nX-B: 2\nX-A: 3\nX-A: 1\nX-Empty:\nX-Long: " + longText 
 	"X-Latin-1: caf\xe9\nX-UTF-8: caf\xc3\xa9\n" +
 	"Cookie: a=1\nCookie: b=2; c=3\nSet-Cookie: a=1; Path=/\nSet-Cookie: b=2, c\n" +
 	"Range: bytes=0-9\nIf-None-Match: \"x\", W/\"y\"\nAccept-Encoding: gzip, br\n" +
-	"Age: 1\nServer: x\nVia: 1.1 y\nDate: Thu, 01 Jan 1970 00:00:00 GMT\n" +
+	"Age: 1\nLocation: /x%0d%0aX-Injected: 1\nServer: x\nVia: 1.1 y\nDate: Thu, 01 Jan 1970 00:00:00 GMT\n" +
 	"Forwarded: for=1.2.3.4;proto=https\nX-Forwarded-For: 1.2.3.4\n" +
 	"Grip-Sig: forged\nFastly-FF: x\nCDN-Loop: y\nPushpin-Route: other\n"
 

@@ -50,8 +50,8 @@ var forwardedResponses = []response{
 		arrives: "HTTP/1.1 200 OK\nX-Third: 3\nContent-Length: 2\n\nok",
 	},
 
-	{sent: "HTTP/1.1 200 OK\nContent-Length: 0\n\n"},
-	{sent: "HTTP/1.1 200 OK\nContent-Encoding: gzip\nContent-Length: 4\n\n\x1f\x8b\x08\x00"},
+	{sent: "HTTP/1.1 302 Found\nContent-Length: 0\n\n"},
+	{sent: "HTTP/1.1 404 Not Found\nContent-Encoding: gzip\nContent-Length: 4\n\n\x1f\x8b\x08\x00"},
 	{sent: "HTTP/1.1 200 OK\nContent-Length: 1048576\n\n" + mebibyte},
 	{
 		sent: "HTTP/1.1 200 OK\nTrailer: X-T\nX-T: 0\nTransfer-Encoding: chunked\n\n" +

@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -21,6 +24,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/BurntSushi/toml"
 
 	"compute-starter-kit-go-fanout-forward/testdata/local"
 )
@@ -67,6 +72,40 @@ func TestMain(m *testing.M) {
 	}
 	local.StopAll()
 	os.Exit(code)
+}
+
+// kitName is the name of the kit's repository.
+const kitName = "compute-starter-kit-go-fanout-forward"
+
+// serveKit makes a git repository of this project, without the files in .gitignore. It serves the
+// repository over HTTP, as GitHub does, until this process ends.
+func serveKit() (url string, err error) {
+	root := os.TempDir() // of this process
+	// The user's git settings must not apply: they might sign commits, ignore more files, or use a
+	// proxy for 127.0.0.1.
+	os.Setenv("GIT_CONFIG_GLOBAL", filepath.Join(root, "gitconfig"))
+	os.Setenv("GIT_CONFIG_NOSYSTEM", "1")
+	cmd := exec.Command("sh", "-exc", `
+		git config --global user.name test
+		git config --global user.email test@example.com
+		git config --global http.proxy ''
+		git init -q
+		git add --all
+		git commit -qm 'The kit'
+		test -x "$(git --exec-path)/git-http-backend" || { echo 'install all of git: some systems split it'; false; }`)
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "GIT_DIR="+filepath.Join(root, kitName), "GIT_WORK_TREE=.")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("make a git repository of this project: %w\n%s", err, out)
+	}
+	server := http.NewServeMux()
+	server.HandleFunc("/"+kitName, func(http.ResponseWriter, *http.Request) {}) // the page for browsers, which the CLI requests first
+	server.Handle("/", &cgi.Handler{
+		Path: "/usr/bin/env",
+		Args: []string{"git", "http-backend"},
+		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
+	})
+	return httptest.NewServer(server).URL + "/" + kitName, nil
 }
 
 // skipOrFail ends a test that cannot run on this machine. In CI it fails; elsewhere it is skipped.
@@ -168,6 +207,46 @@ func (p *project) write(t *testing.T, file, content string) {
 	if err := os.WriteFile(filepath.Join(p.dir, file), []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// condition matches the TODO in main.go, and the lines after it up to the end of the block.
+var condition = regexp.MustCompile(`(?m)(^\t\t// TODO: .*\n)(?:(?:\t\t.*)?\n)*`)
+
+// withCondition puts goCode, lines of Go, in the place of the lines after the TODO in the
+// project's main.go. If main.go has no TODO, it skips the test.
+func withCondition(t *testing.T, p *project, goCode string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	todo := condition.FindStringSubmatch(string(content))
+	if todo == nil {
+		t.Skip("this test puts a condition at the TODO in main.go, but this project has no TODO there")
+	}
+	p.edit(t, "main.go", todo[0], todo[1]+goCode)
+}
+
+// set sets the value at a path in the project's fastly.toml, or deletes it if the value is nil.
+// It keeps everything else that the project's owner has set.
+func (p *project) set(t *testing.T, value any, path ...string) {
+	t.Helper()
+	var manifest map[string]any
+	if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	table, key := manifest, path[len(path)-1]
+	for _, name := range path[:len(path)-1] {
+		table = table[name].(map[string]any)
+	}
+	if table[key] = value; value == nil {
+		delete(table, key)
+	}
+	content, err := toml.Marshal(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write(t, "fastly.toml", string(content))
 }
 
 // serve runs the app until the test ends. args are extra arguments for the Fastly CLI.

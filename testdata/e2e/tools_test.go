@@ -71,18 +71,25 @@ func TestTools(t *testing.T) {
 		{
 			name:    "the newest Fastly CLI alone",
 			cached:  []string{"fastly-99.0.0/fastly", "fastly-100.0.0/fastly"},
-			command: "kit env fastly",
+			path:    map[string]string{"sleep": ""},
+			command: `kit env fastly && { sleep 1; kit env fastly; echo "closed pipe: $?" >&2; } | :`,
 			ok:      true,
-			says:    []string{"export PATH='{dir}/fastly-100.0.0':"},
+			says:    []string{"export PATH='{dir}/fastly-100.0.0':", "closed pipe: 0"},
+		},
+		{
+			name:    "a build, with the Fastly CLI alone",
+			cached:  []string{"fastly-99.0.0/fastly"},
+			command: "kit build",
+			says:    []string{"fastly.toml"},
 		},
 		{
 			name:    "what env puts on PATH, with a wrapper of an old Pushpin",
 			path:    map[string]string{"pushpin": "pushpin 1.36.0"},
 			cached:  []string{"fastly-99.0.0/fastly", "viceroy-99.0.0/viceroy"},
-			command: `eval "$(kit env)" && command -v fastly && command -v viceroy && kit env && exec pushpin --verbose a b`,
+			command: `eval "$(kit env)" && command -v fastly && command -v viceroy && command -v pushpin && kit env && exec pushpin --verbose a b`,
 			ok:      true,
 			says: []string{
-				"{dir}/fastly-99.0.0/fastly\n{dir}/viceroy-99.0.0/viceroy\n",
+				"{dir}/fastly-99.0.0/fastly\n{dir}/viceroy-99.0.0/viceroy\n{dir}/pushpin-1.36.0/pushpin\n",
 				"export FASTLY_VICEROY_USE_PATH=1\npushpin 1.36.0 --verbose a b\n", // and not the wrapper of the wrapper
 			},
 		},
@@ -113,7 +120,7 @@ func TestTools(t *testing.T) {
 			}
 			cmd := exec.CommandContext(withPatience(t), "/bin/sh", "-c", cmp.Or(tt.command, "kit tools"))
 			cmd.Env = []string{
-				"PATH=" + bin, "HOME=" + dir, local.CacheVariable + "=" + dir,
+				"PATH=" + bin, "HOME=" + dir, local.CacheVariable + "=" + dir + "/",
 				"HTTPS_PROXY=" + nowhere, "npm_config_registry=" + nowhere, "npm_config_fetch_retries=0",
 			}
 			out, err := cmd.CombinedOutput()

@@ -96,7 +96,7 @@ func TestParseURL(t *testing.T) {
 		}
 	}
 	for _, bad := range []struct{ url, verifyKey, err string }{
-		{"localhost:5561", "", "absolute"},
+		{"ftp://localhost/", "", "absolute"},
 		{"http:///path", "", "absolute"},
 		{"http://localhost:SECRET/", "", "not a URL"},
 		{service + "/{service-id}?key=SECRET", "", "still has {...}"},
@@ -105,7 +105,7 @@ func TestParseURL(t *testing.T) {
 		{service + "?key=SECRET%", "", "malformed"},
 		{service + "?Key=SECRET", "", "write key=, not Key="},
 		{"http://localhost/?verify_key=SECRET", "", "write verify-key=, not verify_key="},
-		{"http://localhost/?iss=me", "", "needs a key for signing: it is empty"},
+		{"http://localhost/?iss=me&key=base64:", "", "needs a key for signing: it is empty"},
 		{"http://localhost/?iss=me&key=" + url.QueryEscape(fanout), "", "must be a secret"},
 		{"http://localhost/", "base64:SECRET!", "not base64"},
 		{"http://localhost/", `{"kty":"oct","k":"SECRET"}`, "JSON Web Key"},

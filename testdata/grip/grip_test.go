@@ -75,6 +75,7 @@ func TestHold(t *testing.T) {
 			}, "",
 		},
 		{Hold{Channels: []Channel{{"a\r\nGrip-Hold: x", ""}}}, http.Header{}, "Grip-Channel"},
+		{Hold{Channels: []Channel{{"a, b", ""}}}, http.Header{}, `"a, b"`},
 		{Hold{Channels: []Channel{{"", ""}}}, http.Header{}, "Grip-Channel"},
 		{Hold{Channels: []Channel{{"a", "1;2"}}}, http.Header{}, "prev-id=1;2"},
 	} {

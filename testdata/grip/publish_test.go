@@ -42,6 +42,7 @@ func TestPublishRefused(t *testing.T) {
 		{301, "", "check the host and path in GRIP_URL"}, // not followed
 		{401, "TOKEN\nexpired", `put a valid one there; the answer: "(withheld)\nexpired"`},
 		{403, "no such token\n", "the key in GRIP_URL is wrong"},
+		{404, "", "check the host and path in GRIP_URL"},
 		{429, "slow down", "publish less often"},
 		{503, strings.Repeat("x", 198) + "TOKEN", `; try again later; the answer: "x`},
 	} {

@@ -17,7 +17,7 @@ import (
 )
 
 func demo(ctx context.Context, addr string, args []string) (err error) {
-	var other origins.Origin
+	var other origins.Program
 	if *originDir != "" { // report a missing language before the steps that take long
 		if other, err = origins.Find(ctx, *originDir); err != nil {
 			return err
@@ -52,7 +52,7 @@ func run(
 	ctx context.Context, cmd *exec.Cmd, t local.Tools, m local.Manifest,
 	addr string, out *output, args []string,
 ) error {
-	origin, err := local.Origin(ctx, cmd, m, out)
+	origin, err := local.StartOrigin(ctx, cmd, m, out)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,8 @@ func (o *output) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	o.last.Store(time.Now().UnixNano())
-	return os.Stdout.Write(p)
+	os.Stdout.Write(p) // the demo goes on after `make demo | head`
+	return len(p), nil
 }
 
 // settle waits until the programs have printed nothing for a little longer than a sandbox

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 )
@@ -38,5 +39,14 @@ The page's long-poll (GET /poll) stays closed: it was answered with 403 Forbidde
 After you change`
 	if !strings.HasPrefix(got, want) {
 		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
+// The demo goes on after the program that reads its output has ended.
+func TestOutput(t *testing.T) {
+	defer func(stdout *os.File) { os.Stdout = stdout }(os.Stdout)
+	os.Stdout = nil // writing returns an error
+	if n, err := new(output).Write([]byte("a line")); n != 6 || err != nil {
+		t.Errorf("got %d, %v", n, err)
 	}
 }

@@ -18,7 +18,7 @@ const (
 	fastlyByHand  = "install the Fastly CLI by hand: https://www.fastly.com/documentation/reference/tools/cli/#installing"
 	viceroyByHand = "install Viceroy by hand, and put it on PATH: https://github.com/fastly/Viceroy#usage"
 	pushpinByHand = "install Pushpin by hand, and put it on PATH: https://pushpin.org/docs/install/; on Debian 13,\n" +
-		"add bookworm to the apt sources, because only Debian 12 has a package that works there"
+		"add bookworm, whose package works there, to the apt sources"
 )
 
 // findFastly returns the path of the Fastly CLI, or "". If npm installed the CLI, this is the

@@ -51,7 +51,7 @@ func Start(cmd *exec.Cmd, out io.Writer) (*Process, error) {
 	defer w.Close()
 	cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = ownGroup(), w, w
 	// The program has the reading end too. Otherwise, after this process is killed, the program
-	// would die of the next line that it prints, before it has stopped what it started.
+	// would die of its next line, before it has stopped what it started.
 	cmd.ExtraFiles = append(cmd.ExtraFiles, r)
 	running.Lock()
 	defer running.Unlock()

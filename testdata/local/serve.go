@@ -66,10 +66,10 @@ func Serve(
 	return p, nil
 }
 
-// Origin starts an origin with cmd. It waits until the origin accepts connections at m.Origin,
-// where the app connects to it. The origin's environment has PORT, its port, and GRIP_URL, which
+// StartOrigin starts an origin with cmd and waits until it accepts connections at m.Origin,
+// where the app connects to it. The environment has PORT, its port, and GRIP_URL, which
 // describes its proxy. Its output goes to out.
-func Origin(ctx context.Context, cmd *exec.Cmd, m Manifest, out io.Writer) (*Process, error) {
+func StartOrigin(ctx context.Context, cmd *exec.Cmd, m Manifest, out io.Writer) (*Process, error) {
 	_, port, _ := net.SplitHostPort(m.Origin)
 	// A GRIP_URL of the user, which is later in the list, wins.
 	cmd.Env = slices.Concat([]string{"GRIP_URL=" + m.GripURL()}, os.Environ(), []string{"PORT=" + port})

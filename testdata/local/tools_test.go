@@ -21,20 +21,24 @@ func TestFind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Find(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "run `make tools`") {
-		t.Errorf("got %v", err)
+	find := func(want string) {
+		t.Helper()
+		if _, err := Find(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v; want %q", err, want)
+		}
 	}
+	find("run `make tools`")
 	left, _ := filepath.Glob(cache + "/*")
 	if want := []string{cache + "/.viceroy-" + viceroyInstall, cache + "/viceroy-0.0.1"}; !slices.Equal(left, want) {
 		t.Errorf("in the cache is %q; want %q", left, want)
 	}
+	t.Setenv("XDG_CACHE_HOME", "relative") // counts as none
+	find("run `make tools`")
 	t.Setenv(CacheVariable, "cache")
-	if _, err := Find(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "must be an absolute path") {
-		t.Errorf("got %v", err)
-	}
+	find("must be an absolute path")
 }
 
-// TestVersions checks that testdata/README.md has the versions that are in tools.go.
+// TestVersions checks that the READMEs have the versions that are in tools.go.
 func TestVersions(t *testing.T) {
 	readme, _ := os.ReadFile("../README.md")
 	for _, want := range []string{
@@ -46,5 +50,10 @@ func TestVersions(t *testing.T) {
 		if !strings.Contains(string(readme), want) {
 			t.Errorf("testdata/README.md does not have %q", want)
 		}
+	}
+	readme, _ = os.ReadFile("../../README.md") // in a user's project, it may be another one
+	want := fastlyOldest + " to " + fastlyInstall + ", Viceroy " + viceroyOldest + " to " + viceroyInstall
+	if strings.HasPrefix(string(readme), "# Fanout forward: ") && !strings.Contains(string(readme), want) {
+		t.Errorf("README.md does not have %q", want)
 	}
 }

@@ -31,7 +31,7 @@ func TestUser(t *testing.T) {
 	}{
 		{"GET /me", "", ours, ada, 200, `"user": "ada"`},
 		{"POST /socket", whoami, ours, ada, 200, `"user":"ada"`},
-		{"GET /me", "", ours, nil, 401, "vouches for no user"},
+		{"GET /me", "", ours, []string{""}, 401, "vouches for no user"},
 		{"GET /me", "", ours, []string{"ada", "eve"}, 400, "only one X-User"},
 		{"POST /socket", whoami, ours, []string{"ada, eve"}, 400, "only one X-User"},
 		{"GET /me", "", sign("other", "fastly:OURS"), ada, 403, "GRIP proxy only"},
@@ -60,6 +60,8 @@ func TestRefused(t *testing.T) {
 		{"POST /publish", strings.Repeat("x", 20_000), 413, "65536 are allowed"},
 		{"POST /publish", strings.Repeat("x", 65_537), 413, "larger than 64 KiB"},
 		{"POST /publish?channel=a,b", "hello", 400, names},
+		{"GET /poll?channel=a:poll", "", 400, names},
+		{"GET /poll?channel=a+b", "", 400, names},
 		{"GET /poll?channel=a%0d%0ab", "", 400, names},
 		{"GET /events?name=%C3%A9", "", 400, names},
 		{"GET /who?channel=" + strings.Repeat("a", 65), "", 400, names},
@@ -76,20 +78,23 @@ func TestRefused(t *testing.T) {
 func TestSocket(t *testing.T) {
 	const codes = "close needs the code 1000, or a code from 3000 to 4999"
 	url := startOrigin(t, "", nil)
+	send(t, "POST /publish", url, nil, "kept, although the proxy refuses it")
 	for text, want := range map[string]string{
 		`{"close":1000}`: "CLOSE 2\r\n\x03\xe8\r\n",
+		`{"close":1005}`: codes,
 		`{"close":2999}`: codes,
 		`{"close":5000}`: codes,
 		`{"close":4001,"reason":"` + strings.Repeat("x", 124) + `"}`: codes,
-		`{"after":"other-7"}`:          `{"gap":true,"start":"none-0"}`,
-		strings.Repeat("x", maxEcho+1): "CLOSE 18\r\n\x03\xf1the message is too big\r\n",
-		`{"whoami":false}`:             `m:{"whoami":false}`,
+		`{"after":"other-7"}`:         `{"gap":true,"start":"none-0"}`,
+		strings.Repeat("x", 32<<10-1): "CLOSE 18\r\n\x03\xf1the message is too big\r\n",
+		`{"whoami":false}`:            `m:{"whoami":false}`,
 	} {
 		body := grip.EncodeEvents(grip.Event{Type: grip.Text, Content: []byte(text)})
 		if _, answer := send(t, "POST /socket", url, proxied, string(body)); !strings.Contains(answer, want) {
 			t.Errorf("%.40s: got %.200q, want %q", text, answer, want)
 		}
 	}
+	send(t, "POST /socket?name=eve&channel=other", url, proxied, "OPEN\r\n")
 	for _, tt := range []struct{ events, who string }{
 		{"OPEN\r\n", `[{"name":"bob","transport":"socket"}]`},
 		{"DISCONNECT\r\n", "[]"},
@@ -225,7 +230,9 @@ func TestHistoryBounds(t *testing.T) {
 		h.add("many", "hello", accept)
 	}
 	messages, start, _, gap := h.after("many", "none-0")
-	if len(messages) != 1000 || start != messages[0].Prev || !gap {
+	known, _, _, _ := h.after("many", start)
+	h.add("many", "hello", accept) // removes the first message, but not from what after returned
+	if len(messages) != 1000 || start != messages[0].Prev || start != known[0].Prev || !gap {
 		t.Errorf("%d messages after %s, gap %t", len(messages), start, gap)
 	}
 	for range 20 {
@@ -239,6 +246,7 @@ func TestHistoryBounds(t *testing.T) {
 		h.after(fmt.Sprint("asked for ", i), "")
 		h.add(fmt.Sprint(i), "hello", accept)
 	}
+	h.add("98", "hello", accept) // removes none: the channel is there
 	if len(h.channels) != 100 || h.channels["many"] != nil || h.channels["large"] == nil {
 		t.Errorf("%d channels; is the oldest still there: %t", len(h.channels), h.channels["many"] != nil)
 	}

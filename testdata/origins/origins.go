@@ -19,15 +19,15 @@ import (
 // Ours are the directories, beside this file, of the origins that the tests run.
 var Ours = []string{"node", "python"}
 
-// Origin is an origin in its directory.
-type Origin struct {
+// Program is the program of an origin, in its directory.
+type Program struct {
 	dir  string // the absolute path
 	node bool   // false: Python
 }
 
-// Find returns the origin in dir. If Node.js with npm, or Python with venv, is missing
+// Find returns the program of the origin in dir. If Node.js with npm, or Python with venv, is missing
 // for it, the error says where to get it.
-func Find(ctx context.Context, dir string) (o Origin, err error) {
+func Find(ctx context.Context, dir string) (o Program, err error) {
 	if o.dir, err = filepath.Abs(dir); err != nil {
 		return o, err
 	}
@@ -63,9 +63,9 @@ func Find(ctx context.Context, dir string) (o Origin, err error) {
 	return o, nil
 }
 
-func (o Origin) path(name string) string { return filepath.Join(o.dir, name) }
+func (o Program) path(name string) string { return filepath.Join(o.dir, name) }
 
-func (o Origin) has(name string) bool {
+func (o Program) has(name string) bool {
 	_, err := os.Stat(o.path(name))
 	return err == nil
 }
@@ -73,7 +73,7 @@ func (o Origin) has(name string) bool {
 // Install installs the origin's libraries into its directory, unless they are there,
 // and returns the command that starts it. Progress goes to out. Several processes may
 // call Install at the same time.
-func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
+func (o Program) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
 	lock := flock.New(o.dir, flock.SetFlag(os.O_RDONLY)) // so no lock file stays
 	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", o.dir, err)
@@ -91,7 +91,7 @@ func (o Origin) Install(ctx context.Context, out io.Writer) (*exec.Cmd, error) {
 }
 
 // installNode compares the times of package-lock.json and npm's copy in node_modules, as npm does.
-func (o Origin) installNode(ctx context.Context, out io.Writer) error {
+func (o Program) installNode(ctx context.Context, out io.Writer) error {
 	want, err := os.Stat(o.path("package-lock.json"))
 	if err != nil {
 		if o.has("node_modules") {
@@ -108,7 +108,7 @@ func (o Origin) installNode(ctx context.Context, out io.Writer) error {
 
 // installPython keeps a copy of requirements.txt, with Python's
 // version, beside what it installed.
-func (o Origin) installPython(ctx context.Context, out io.Writer) error {
+func (o Program) installPython(ctx context.Context, out io.Writer) error {
 	want, err := os.ReadFile(o.path("requirements.txt"))
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (o Origin) installPython(ctx context.Context, out io.Writer) error {
 	return os.WriteFile(installed, want, 0o644)
 }
 
-func (o Origin) run(ctx context.Context, out io.Writer, name string, args ...string) error {
+func (o Program) run(ctx context.Context, out io.Writer, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	fmt.Fprintf(out, "origin: %s: %s (takes up to a minute)\n", o.dir, cmd)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, out, out
