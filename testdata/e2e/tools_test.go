@@ -71,8 +71,7 @@ func TestTools(t *testing.T) {
 		{
 			name:    "the newest Fastly CLI alone",
 			cached:  []string{"fastly-99.0.0/fastly", "fastly-100.0.0/fastly"},
-			path:    map[string]string{"sleep": ""},
-			command: `kit env fastly && { sleep 1; kit env fastly; echo "closed pipe: $?" >&2; } | :`,
+			command: `kit env fastly && { (trap '' PIPE; while echo; do :; done) 2>/dev/null; kit env fastly; echo "closed pipe: $?" >&2; } | :`,
 			ok:      true,
 			says:    []string{"export PATH='{dir}/fastly-100.0.0':", "closed pipe: 0"},
 		},

@@ -21,7 +21,7 @@ func TestStop(t *testing.T) {
 		"ended by itself":      {"sleep 300 & echo ready", "it ended with exit status 0"},
 		"born after SIGTERM":   {`sh -c "sleep .5; sleep 300; :" & echo ready; wait`, "signal: terminated"},
 		"other process groups": {`exec bash -c "set -m; sleep 300 & echo ready; wait"`, "signal: terminated"},
-		"suspended":            {"{ sleep .3; echo ready; } & kill -STOP $$", "signal: terminated"},
+		"suspended":            {"echo ready; kill -STOP $$", "signal: terminated"},
 		"ignores SIGTERM":      {"trap '' TERM; sleep 300 & echo ready; while :; do wait; done", "signal: killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -30,6 +30,9 @@ func TestStop(t *testing.T) {
 			switch name {
 			case "ended by itself":
 				<-p.Done()
+			case "suspended":
+				for !strings.HasPrefix(fmt.Sprint(p.root.Status()), "[stop]") {
+				}
 			case "other process groups":
 				p.Tree() // as WaitForListener does
 			}
