@@ -106,7 +106,7 @@ func testDemoPages(t *testing.T, p *project) {
 	}
 }
 
-// A WebSocket also gets published messages.
+// A WebSocket gets messages, too.
 func testDemoSocket(t *testing.T, p *project) {
 	testOriginEcho(t, p)
 	ctx := withPatience(t)

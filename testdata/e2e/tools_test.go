@@ -33,7 +33,7 @@ func TestTools(t *testing.T) {
 			name: "nothing", // it reports all together
 			path: map[string]string{"fastly": "version v1.2.3"},
 			says: []string{
-				"/fastly, version 1.2.3: 15.4.0 or newer is needed", "or newer on PATH, and no npm", "https://nodejs.org/",
+				"/fastly, version 1.2.3: ", " or newer is needed", "or newer on PATH, and no npm", "https://nodejs.org/",
 				"https://www.fastly.com/documentation/reference/tools/cli/",
 				"no Pushpin ", "neither Homebrew nor apt-get", "https://pushpin.org/docs/install/",
 			},
@@ -58,7 +58,7 @@ func TestTools(t *testing.T) {
 			cached: []string{"fastly-99.0.0/fastly"},
 			says: []string{
 				"(it has none)", "Fetching Viceroy release: 0.", "downloading Viceroy failed",
-				"cargo, version unknown: ", "https://rustup.rs/", "https://github.com/fastly/Viceroy",
+				"cargo, version unknown: ", " or newer is needed", "https://rustup.rs/", "https://github.com/fastly/Viceroy",
 			},
 		},
 		{
