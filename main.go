@@ -12,19 +12,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fastly/compute-sdk-go/compute"
 	"github.com/fastly/compute-sdk-go/fsthttp"
 )
 
-// backend is the origin's name in fastly.toml and in the configuration of the service.
-const backend = "origin"
+const backend = "origin" // the origin's name in fastly.toml and in the configuration of the service
 
 // handle decides where a request goes: through Fanout to the origin, or directly to the origin.
 func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 	isWebSocket := upgradesToWebSocket(r)
-	// This comes before any field is set, because the client's Connection header can name any
-	// field for removal. A handoff does not see this or any other change to r.
-	removeHopByHop(r.Header)
-
+	removeHopByHop(r.Header) // set your own headers after this: the client's Connection may name them
 	useFanout := false
 
 	if isWebSocket {
@@ -36,21 +33,24 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		// open and to subscribe it to channels: https://pushpin.org/docs/protocols/grip/
 
 		// NOTE: In an actual app, be selective. A request that is handed off to Fanout does not pass
-		// through the Fastly cache. For details, see "What to hand off to Fanout":
-		// https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/
+		// through the Fastly cache. The response to a request that is forwarded may be cached, by
+		// default for two minutes where it does not say otherwise. For details, see "What to hand off
+		// to Fanout": https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/
 
 		// TODO: add any additional conditions before setting useFanout to true
 		useFanout = true
 	}
 
 	if useFanout {
+		// Fanout gets the request as the client sent it, without the changes that were made to r.
 		if err := r.HandoffFanout(backend); err != nil {
 			handoffFailed(w, r, err)
 		}
 		return // after a handoff the response is Fanout's, so nothing may be written to w
 	}
 
-	prepare(r)
+	keepRawPath(r.URL)
+	r.SendPollIntervalFn = pollInterval
 	resp, err := r.Send(ctx, backend)
 	if err != nil {
 		sendFailed(w, r, err)
@@ -75,11 +75,16 @@ func main() {
 	// for all of them. A package variable is still there for the next client's request, so never
 	// keep a request's data in one. For a sandbox per request, call fsthttp.ServeFunc(handle).
 	fsthttp.ServeMany(handle, &fsthttp.ServeManyOptions{
-		// Fastly allows an execution 32 backend requests, and handle makes one for each request. If
-		// you make it send n requests instead, set this to 32/n.
+		// Fastly allows an execution 32 backend requests (10 in a trial account), and handle makes one
+		// for each request. If you make it send n requests instead, set this to 32/n.
 		MaxRequests: 32,
-		// Fastly ends an execution after 2 minutes, and the last request needs some of that time.
-		MaxLifetime: 30 * time.Second,
-		NextTimeout: time.Second, // a sandbox that waits occupies memory, but uses no CPU time
+		MaxLifetime: 30 * time.Second, // Fastly ends an execution after 2 minutes (1 in a trial account)
+		NextTimeout: time.Second,      // a sandbox that waits occupies memory, but uses no CPU time
+		// Fastly allows an execution 50 ms of CPU time. After 20 ms, the rest is still enough for a
+		// request whose backend takes 15 s to respond: see pollInterval.
+		Continue: func() bool {
+			used, err := compute.GetVCPUTime()
+			return err == nil && used < 20*time.Millisecond
+		},
 	})
 }

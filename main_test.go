@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,96 +39,65 @@ func TestHandle(t *testing.T) {
 			continue
 		}
 		t.Run(line, func(t *testing.T) {
-			row, err := parseRow(line)
-			if err != nil {
-				t.Fatalf("%s:%d: %v", table, i+1, err)
+			row := rowPattern.FindStringSubmatch(line)
+			if row == nil {
+				t.Fatalf("%s:%d: %q must be fanout, origin or a status, a method, a path, "+
+					"and then nothing or one header such as Accept: */*", table, i+1, line)
+			}
+			r, _ := fsthttp.NewRequest(row[2], "http://example.com/", nil)
+			r.URL, _ = parseRequestURI("http://example.com" + row[3]) // as the app does
+			if row[4] != "" {
+				r.Header.Set(row[4], row[5])
 			}
 			w := fsttest.NewRecorder()
-			logged := captureLog(func() { handle(context.Background(), w, row.request) })
+			logged := captureLog(func() { handle(context.Background(), w, r) })
 			to := strconv.Itoa(w.Code)
 			if strings.Contains(logged, "handoff to Fanout") {
 				to = "fanout"
 			} else if strings.Contains(logged, "send to backend") {
 				to = "origin"
 			}
-			if to != row.to {
+			if to != row[1] {
 				t.Errorf("%s:%d: %q went to %s", table, i+1, line, to)
+			}
+			if to == "origin" && r.SendPollIntervalFn == nil {
+				t.Error("Send does not use pollInterval")
 			}
 		})
 	}
 }
 
-// row is a line of handoffs.txt.
-type row struct {
-	to      string // where the request must go: "fanout", "origin", or a status that the app answers
-	request *fsthttp.Request
-}
+// rowPattern matches a line of handoffs.txt: where the request must go (to Fanout, to the origin, or
+// nowhere, because the app itself answers with a status), its method, its target, and the name and
+// the value of its header, if it has one.
+var rowPattern = regexp.MustCompile(
+	`^(fanout|origin|[2-5]\d\d)\s+([^\s:/]+)\s+(/\S*)(?:\s+([^\s:]+):\s*(.*))?$`)
 
-// parseRow parses a line with three columns and, after them, a header line or nothing.
-func parseRow(line string) (row, error) {
-	var columns [3]string
-	rest := line
-	for i := range columns {
-		columns[i], rest, _ = strings.Cut(strings.TrimLeft(rest, " \t"), " ")
-	}
-	to, method, target, header := columns[0], columns[1], columns[2], strings.TrimSpace(rest)
-	name, value, isHeader := strings.Cut(header, ":")
-	switch status, _ := strconv.Atoi(to); {
-	case to != "fanout" && to != "origin" && (status < 200 || status > 599):
-		return row{}, fmt.Errorf("column 1 is %q, but must be fanout, origin or a status such as 401", to)
-	case method == "" || strings.ContainsAny(method, ":/"):
-		return row{}, fmt.Errorf("column 2 is %q, but must be a method such as GET", method)
-	case !strings.HasPrefix(target, "/"):
-		return row{}, fmt.Errorf("column 3 is %q, but must be a target that begins with /", target)
-	case header != "" && (!isHeader || strings.ContainsAny(name, " \t")):
-		return row{}, fmt.Errorf("after column 3 comes %q, but it must be a header such as Accept: */*", header)
-	}
-	r, err := fsthttp.NewRequest(method, "http://example.com/", nil)
-	if err == nil {
-		r.URL, err = parseRequestURI("http://example.com" + target) // as the app does
-	}
-	if isHeader && err == nil {
-		r.Header.Set(name, strings.TrimSpace(value))
-	}
-	return row{to, r}, err
-}
-
-func TestParseRow(t *testing.T) {
-	for line, want := range map[string]string{
-		"edge GET /":               `column 1 is "edge"`,
-		"1 GET /":                  `column 1 is "1"`,
-		"fanout / GET":             `column 2 is "/"`,
-		"fanout":                   `column 2 is ""`,
-		"fanout GET":               `column 3 is ""`,
-		"origin GET Accept: */*":   `column 3 is "Accept:"`,
-		"401 GET / -":              `after column 3 comes "-"`,
-		"fanout GET / a b Fanout:": `after column 3 comes "a b Fanout:"`,
+func TestRowPattern(t *testing.T) {
+	for _, line := range []string{
+		"edge GET /", "1 GET /", "fanout", "fanout / GET", "fanout GET", "origin GET Accept: */*",
+		"401 GET / -", "fanout GET / a b Fanout:",
 	} {
-		if _, err := parseRow(line); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: got the error %v, want %s", line, err, want)
+		if rowPattern.MatchString(line) {
+			t.Errorf("%q matches", line)
 		}
 	}
-	got, err := parseRow("599  GET  /x  Upgrade:  h2c, websocket ")
-	if err != nil || got.to != "599" || got.request.URL.Path != "/x" ||
-		got.request.Header.Get("Upgrade") != "h2c, websocket" {
-		t.Errorf("got %+v, %v", got, err)
+	row := rowPattern.FindStringSubmatch("599  GET\t/x  Upgrade:  h2c, websocket")
+	if want := []string{"599", "GET", "/x", "Upgrade", "h2c, websocket"}; !slices.Equal(row[1:], want) {
+		t.Errorf("got %q, want %q", row, want)
 	}
 }
 
 // Each line of a value is a line of the header (RFC 9110 section 5.3).
 func TestUpgradesToWebSocket(t *testing.T) {
-	upgrades := func(value string) bool {
+	for value, want := range map[string]bool{
+		"websocket": true, "WebSocket": true, "h2c,, \twebsocket\t ,": true, "h2c\nwebsocket": true,
+		"": false, "h2c": false, "websocketx": false, "xwebsocket": false, "web\nsocket": false,
+		"websocket/13": false, "websocket; h2c": false, `"websocket"`: false,
+	} {
 		header := fsthttp.Header{"Upgrade": strings.Split(value, "\n")}
-		return upgradesToWebSocket(&fsthttp.Request{Method: "GET", Header: header})
-	}
-	for _, value := range []string{"websocket", "WebSocket", "h2c,, \twebsocket\t ,", "h2c\nwebsocket"} {
-		if !upgrades(value) {
-			t.Errorf("Upgrade: %q does not count", value)
-		}
-	}
-	for _, value := range []string{"", "h2c", "websocketx", "xwebsocket", "web\nsocket", "websocket/13", "websocket; h2c", `"websocket"`} {
-		if upgrades(value) {
-			t.Errorf("Upgrade: %q counts", value)
+		if upgradesToWebSocket(&fsthttp.Request{Method: "GET", Header: header}) != want {
+			t.Errorf("Upgrade: %q must count: %v", value, want)
 		}
 	}
 }
@@ -134,10 +105,7 @@ func TestUpgradesToWebSocket(t *testing.T) {
 // TestApp tests the fields of one connection, but Viceroy itself removes Transfer-Encoding.
 func TestRemoveHopByHop(t *testing.T) {
 	h := fsthttp.Header{
-		"Connection":        {"close, x-a"},
-		"Transfer-Encoding": {"chunked"},
-		"X-A":               {"1"},
-		"X-B":               {"2"},
+		"Connection": {"close, x-a"}, "Transfer-Encoding": {"chunked"}, "X-A": {"1"}, "X-B": {"2"},
 	}
 	removeHopByHop(h)
 	if want := (fsthttp.Header{"X-B": {"2"}}); !reflect.DeepEqual(h, want) {
@@ -145,39 +113,47 @@ func TestRemoveHopByHop(t *testing.T) {
 	}
 }
 
-// The condition sees what most origins see of a path with malformed escapes, which net/url rejects.
-func TestParseRequestURI(t *testing.T) {
-	for target, path := range map[string]string{
-		"/a%2Fb":       "/a/b", // net/url accepts this one
-		"/50%off":      "/50%off",
-		"/%":           "/%",
-		"/%61dmin/%zz": "/admin/%zz",
-		"/%%41%4":      "/%A%4",
-		"/%2%35":       "/%25",
-		"/%zz/%e9":     "/%zz/\xe9",
+// For any target, the condition sees the path that most origins see, and Send sends the target as
+// it came. To try random targets: go test -fuzz=.
+func FuzzTarget(f *testing.F) {
+	for path, decoded := range map[string]string{ // these have malformed escapes
+		"/%61dmin/50%off": "/admin/50%off",
+		"/%%41%4":         "/%A%4",
+		"/%2%35/%e9/%":    "/%25/\xe9/%",
 	} {
-		u, err := parseRequestURI("http://example.com" + target + "?100%")
-		if err != nil || u.Scheme != "http" || u.Host != "example.com" || u.Path != path ||
-			u.RawPath != target || u.RawQuery != "100%" {
-			t.Errorf("%s: got %#v, %v", target, u, err)
+		if got := unescape(path); got != decoded {
+			f.Errorf("unescape(%q) = %q, want %q", path, got, decoded)
 		}
+		f.Add(path + "?100%")
 	}
+	for _, target := range []string{"/a%2Fb", "//x|y?", "/%zz?", "/caf\xe9??#", "/:@/\x00?\n"} {
+		f.Add(target)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		target = "/" + target
+		u, err := parseRequestURI("http://example.com" + target)
+		path, query, _ := strings.Cut(target, "?")
+		if err != nil || u.Path != unescape(path) || u.RawQuery != query {
+			t.Fatalf("%q: got %#v, %v", target, u, err)
+		}
+		if keepRawPath(u); u.String() != "http://example.com"+target {
+			t.Errorf("%q is sent as %q", target, u)
+		}
+	})
 }
 
-// Send looks at most 700 times in the 15 s that a backend may take, and finds a response soon.
+// Send polls at most 190 times in the 15 s that a backend may take, and finds a response soon.
 func TestPollInterval(t *testing.T) {
-	r := &fsthttp.Request{URL: &url.URL{}}
-	prepare(r)
-	looks, elapsed := 0, time.Duration(0)
-	for ; elapsed < 15*time.Second; looks++ {
-		wait := r.SendPollIntervalFn(looks)
-		if most := 4*time.Millisecond + elapsed/100; wait > most {
-			t.Errorf("after %v the next look is in %v, want at most %v", elapsed, wait, most)
+	polls, elapsed := 0, time.Duration(0)
+	for ; elapsed < 15*time.Second; polls++ {
+		wait := pollInterval(polls)
+		if most := 2*time.Millisecond + elapsed*3/100 + time.Microsecond; wait > most {
+			t.Errorf("after %v the next poll is in %v, want at most %v", elapsed, wait, most)
 		}
 		elapsed += wait
 	}
-	if looks < 600 || looks > 700 {
-		t.Errorf("%d looks in %v, want 600 to 700", looks, elapsed)
+	if polls > 190 {
+		t.Errorf("%d polls in %v, want at most 190", polls, elapsed)
 	}
 }
 
@@ -197,7 +173,7 @@ func TestRespondCannotAppend(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRespondCannotAppend$")
 	cmd.Env = append(os.Environ(), "CANNOT_APPEND=1")
 	out, err := cmd.CombinedOutput()
-	const want = `POST "/x": append the body from backend "origin": ` +
+	const want = `POST "/x": send the response to the client: ` +
 		"non-Response Body passed to ResponseWriter.Append\n"
 	if cmd.ProcessState.ExitCode() != 1 || string(out) != want {
 		t.Errorf("got %v and the log %q, want exit status 1 and %q", err, out, want)
@@ -208,7 +184,7 @@ func TestRespondCannotAppend(t *testing.T) {
 func TestFailures(t *testing.T) {
 	const (
 		send          = `send to backend "origin": %v`
-		createBackend = send + "; to create the backend: fastly backend create --name=origin " +
+		createBackend = send + "; to create the backend: fastly service backend create --name=origin " +
 			"--address=HOST --port=443 --version=latest --autoclone"
 		handoff      = `handoff to Fanout, backend "origin": %v`
 		enableFanout = handoff + "; to enable Fanout: fastly products --enable=fanout"
