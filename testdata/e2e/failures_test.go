@@ -47,7 +47,7 @@ func TestNotConfigured(t *testing.T) {
 		p.checkFailure(t, "500 Internal Server Error")
 		p.waitForLog(t, "FASTLY_SERVICE_VERSION: 0") // deploy.yml needs it
 		p.waitForLog(t, `POST "/": send to backend "origin": backend not found; `+
-			"to create the backend: fastly backend create --name=origin ")
+			"to create the backend: fastly service backend create --name=origin ")
 	})
 	t.Run("Fanout", func(t *testing.T) {
 		needs(t, "fanout", "GET")
