@@ -1,9 +1,9 @@
 package e2e
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"fmt"
+	"bufio"
+	"crypto/rand"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,76 +11,75 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// TestRecipes applies each recipe to a new project, and then sends the requests of its table to
-// the handler. Where a table cannot say everything, it also sends them to the app in Viceroy.
+const recipesPath = "../recipes.md"
+
+// recipeTests are what the table of a recipe cannot say. A key is a heading in recipes.md.
+var recipeTests = map[string]func(*testing.T, *project, *server){
+	"PURGE with a token":        testPurge,
+	"Change what is handed off": testChange,
+}
+
+// TestRecipes applies each recipe to a new project, exactly as it is printed. It runs the unit
+// tests there, which send the requests of the recipe's table to the handler. Then it sends these
+// requests to the app behind the real Pushpin.
 func TestRecipes(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
-	recipes, tested := map[string]bool{}, map[string]bool{}
-	for _, b := range blocks(t, "../recipes.md") {
-		recipes[b.section], tested[b.text] = true, true
+	recipes, printed := map[string]bool{}, map[string]bool{}
+	for _, b := range blocks(t, recipesPath) {
+		recipes[b.section], printed[b.text] = true, true
 	}
 	for _, b := range blocks(t, readmePath) {
-		if ownReadme() && b.lang == "go" && !tested[b.text] {
+		if ownReadme() && b.lang == "go" && !printed[b.text] {
 			t.Errorf("%s:%d: no recipe has this code, so it is not tested", b.path, b.line)
 		}
 	}
-	more := map[string]func(*testing.T, *app){ // what a table cannot say
-		validSession: testSession,
-		identity:     testIdentity,
-		"PURGE with a token": func(t *testing.T, a *app) {
-			a.checkRow(t, row{"origin", "PURGE", "/", "Fastly-Key: valid"})
-		},
-	}
-	for name := range more {
-		recipes[name] = true // fails if recipes.md does not have it
+	for name := range recipeTests {
+		recipes[name] = true // apply fails if recipes.md does not have it
 	}
 	for name := range recipes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newProject(t)
-			if name == identity {
-				p.apply(t, validSession)
-			}
 			p.apply(t, name)
-			p.set(t, []string{"valid"}, "local_server", "fake_valid_fastly_keys")
-			p.run(t, p.dir, "go", "test", ".") // sends the requests of the table to the handler
-			test := more[name]
-			if test == nil {
-				return
-			}
-			a := startApp(t, p)
+			p.run(t, p.dir, "go", "vet", ".")
+			p.run(t, p.dir, "go", "test", ".")
+			origin := startServer(t, p.Origin)
+			p.serve(t)
 			rows, err := readTable(filepath.Join(p.dir, "testdata/handoffs.txt"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, row := range rows {
-				a.checkRow(t, row)
+				p.checkRow(t, origin, row)
 			}
-			test(t, a)
+			if test := recipeTests[name]; test != nil {
+				test(t, p, origin)
+			}
 		})
 	}
 }
 
-const (
-	validSession = "A valid session"
-	identity     = "Tell the origin who the client is"
-)
-
-// apply applies a recipe to the project. What it makes must be formatted with gofmt.
+// apply applies the blocks of a recipe to the project. What it makes must be formatted with gofmt.
 func (p *project) apply(t *testing.T, recipe string) {
 	t.Helper()
-	all := blocks(t, "../recipes.md")
+	all := blocks(t, recipesPath)
 	all = slices.DeleteFunc(all, func(b block) bool { return b.section != recipe })
 	if len(all) == 0 {
-		t.Fatalf("recipes.md does not have the recipe %q", recipe)
+		t.Fatalf("%s does not have the recipe %q", recipesPath, recipe)
 	}
 	for _, b := range all {
 		p.applyBlock(t, b)
 	}
+	// The project's own ports, and a key that counts as a Fastly API token.
+	if manifest := p.read(t, "fastly.toml"); strings.Contains(manifest, "backends.self") {
+		p.set(t, p.url("/"), "local_server", "backends", "self", "url")
+	}
+	p.set(t, []string{"valid"}, "local_server", "fake_valid_fastly_keys")
 	gofmt := exec.Command("go", "fmt", ".") // prints the files that it changes
 	gofmt.Dir = p.dir
 	if out, err := gofmt.CombinedOutput(); err != nil || len(out) > 0 {
@@ -94,73 +93,87 @@ func (p *project) applyBlock(t *testing.T, b block) {
 	named := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(b.intro, -1)
 	last := named[len(named)-1][1]
 	switch {
-	case strings.Contains(b.intro, "at the TODO"):
+	case strings.Contains(b.intro, "n `main.go`, at the TODO, in place of "):
 		withCondition(t, p, b.text)
-	case strings.Contains(b.intro, "`main.go`, before "):
+	case strings.Contains(b.intro, "n `main.go`, before "):
 		p.edit(t, "main.go", "\t"+last+"\n", b.text+"\t"+last+"\n")
-	case strings.HasPrefix(b.intro, "In `main.go`, in place of "):
+	case strings.Contains(b.intro, "n `main.go`, in place of "):
 		p.edit(t, "main.go", last, strings.TrimSpace(b.text))
 	case strings.HasPrefix(b.intro, "In a new file, "), strings.HasPrefix(b.intro, "In `testdata/handoffs.txt`"):
 		p.write(t, named[0][1], b.text)
 	case strings.HasPrefix(b.intro, "At the end of "):
-		content, err := os.ReadFile(filepath.Join(p.dir, last))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.write(t, last, string(content)+"\n"+b.text)
+		p.write(t, last, p.read(t, last)+"\n"+b.text)
 	default:
 		t.Fatalf("%s:%d: the line before this block does not say where it goes: %s", b.path, b.line, b.intro)
 	}
 }
 
-// checkRow checks that the row's request goes to the right place. It returns what arrived, if any.
-func (a *app) checkRow(t *testing.T, row row) rawMessage {
+func (p *project) read(t *testing.T, file string) string {
 	t.Helper()
-	resp := a.exchange(t, row.request("Connection: close\r\n"))
+	content, err := os.ReadFile(filepath.Join(p.dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// checkRow sends the row's request to the app behind the real Pushpin, and checks where it goes.
+// It returns what arrives at the origin, if anything does.
+func (p *project) checkRow(t *testing.T, origin *server, row row) (got rawMessage) {
+	t.Helper()
+	own := rand.Text()
+	more := "X-Own: " + own + "\r\nConnection: close\r\n"
+	if regexp.MustCompile(`(?i)\bwebsocket$`).MatchString(row.header) && row.method == "GET" {
+		more = "X-Own: " + own + "\r\n" + openWebSocket
+	}
+	conn := p.send(t, row.request(more))
+	defer conn.Close()
+	resp, err := readHead(bufio.NewReader(conn))
+	if err != nil {
+		t.Fatalf("%q: %v", row, err)
+	}
+	pushpin, err := grip.ParseURL(p.GripURL(), "") // has the key of Pushpin's signatures
+	if err != nil {
+		t.Fatal(err)
+	}
 	to := strings.Split(resp.line, " ")[1]
-	var got rawMessage
-	select { // a request arrives before the client has its response
-	case got = <-a.origin.requests:
+	// A request arrives before the client has the head of its response. There may also be requests
+	// of the WebSockets in earlier rows.
+	for len(origin.requests) > 0 && to != "fanout" && to != "origin" {
+		if got = <-origin.requests; got.header.Get("X-Own") != own {
+			continue
+		}
 		to = "origin"
-	case got = <-a.fanout.requests:
-		to = "fanout"
-	default:
+		if pushpin.Verify(&http.Request{Header: http.Header(got.header)}) == nil {
+			to = "fanout"
+		}
 	}
 	if to != row.to {
-		t.Errorf("%q went to %s", row, to)
-	}
-	if line := row.method + " " + row.target + " HTTP/1.1"; got.line != "" && got.line != line {
-		t.Errorf("%q arrived as %q", row, got.line)
+		t.Errorf("%q went to %s: %+v", row, to, resp)
 	}
 	return got
 }
 
-// sessionTarget returns a target with a token for the user and the channel.
-func sessionTarget(user, channel string, expires time.Time) string {
-	mac := hmac.New(sha256.New, []byte("a-key-for-local-use-only"))
-	fmt.Fprintf(mac, "%s %s %d", user, channel, expires.Unix())
-	return fmt.Sprintf("/?user=%s&channel=%s&expires=%d&token=%x", user, channel, expires.Unix(), mac.Sum(nil))
+const openWebSocket = "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+func testPurge(t *testing.T, p *project, origin *server) {
+	p.checkRow(t, origin, row{"origin", "PURGE", "/", "Fastly-Key: valid"})
 }
 
-// A request with a valid token is handed off. One with a wrong or expired token, or with two of
-// them, is not.
-func testSession(t *testing.T, a *app) {
-	valid := sessionTarget("ann", "demo", time.Now().Add(time.Hour))
-	a.checkRow(t, row{"fanout", "GET", valid, ""})
-	a.checkRow(t, row{"fanout", "GET", valid + "&after=7", "Upgrade: websocket"})
-	for _, target := range []string{
-		sessionTarget("ann", "demo", time.Now().Add(-time.Second)),
-		strings.Replace(valid, "user=ann", "user=bob", 1),
-		strings.Replace(valid, "channel=demo", "channel=other", 1),
-		strings.Replace(valid, "expires=", "expires=9", 1),
-		strings.Replace(sessionTarget("ann demo", "x", time.Now().Add(time.Hour)), " ", "%20", 1),
-		valid[:len(valid)-2],
-		valid + "&user=bob",
-		valid + "&ch%61nnel=other",
-		valid + "&expires=1",
-		valid + "&token=",
-		valid + "&x;channel=other",
+// The origin gets the header and the path of the app with what is handed off, and with what is
+// not. The client's own header never arrives.
+func testChange(t *testing.T, p *project, origin *server) {
+	for _, tt := range []struct{ to, method, header, line string }{
+		{"fanout", "GET", "", "GET /v2/x?y HTTP/1.1"},
+		{"fanout", "HEAD", "", "HEAD /v2/x?y HTTP/1.1"},
+		{"fanout", "GET", "\r\nUpgrade: websocket", "POST /v2/x?y HTTP/1.1"},
+		{"origin", "GET", "\r\nGrip-Sig: forged", "GET /v2/x?y HTTP/1.1"},
+		{"origin", "POST", "", "POST /v2/x?y HTTP/1.1"},
 	} {
-		a.checkRow(t, row{"401", "GET", target, ""})
+		got := p.checkRow(t, origin, row{tt.to, tt.method, "/x?y", "Edge: forged" + tt.header})
+		if got.line != tt.line || !slices.Equal(got.header["Edge"], []string{"0"}) {
+			t.Errorf("%v: %+v arrived", tt, got)
+		}
 	}
 }
