@@ -3,7 +3,11 @@ package e2e
 import (
 	"bufio"
 	"crypto/rand"
+	"errors"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,16 +15,38 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/golang-jwt/jwt/v5"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-const recipesPath = "../recipes.md"
+const (
+	recipesPath  = "../recipes.md"
+	purge        = "PURGE with a token"
+	change       = "Change what is handed off"
+	token        = "Let in only users with a valid token"
+	identity     = "Tell the origin who the client is"
+	edge         = "Answer at the edge"
+	socketServer = "The origin is a WebSocket server"
+)
 
-// recipeTests are what the table of a recipe cannot say. A key is a heading in recipes.md.
+// recipeTests are what the table of a recipe cannot say.
 var recipeTests = map[string]func(*testing.T, *project, *server){
-	"PURGE with a token":        testPurge,
-	"Change what is handed off": testChange,
+	purge:        testPurge,
+	change:       testChange,
+	token:        testToken,
+	identity:     testIdentity,
+	edge:         testEdge,
+	socketServer: testSocketServer,
+}
+
+// recipeBases are the recipes that must be applied first, without what they insert before a line.
+var recipeBases = map[string][]string{
+	identity: {change, token},
+	edge:     {change},
 }
 
 // TestRecipes applies each recipe to a new project, exactly as it is printed. It runs the unit
@@ -55,7 +81,9 @@ func TestRecipes(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, row := range rows {
-				p.checkRow(t, origin, row)
+				if name != edge || row.to != "fanout" { // there, nothing arrives at the origin
+					p.checkRow(t, origin, row)
+				}
 			}
 			if test := recipeTests[name]; test != nil {
 				test(t, p, origin)
@@ -64,20 +92,23 @@ func TestRecipes(t *testing.T) {
 	}
 }
 
-// apply applies the blocks of a recipe to the project. What it makes must be formatted with gofmt.
+// apply applies a recipe to the project. What it makes must be formatted with gofmt.
 func (p *project) apply(t *testing.T, recipe string) {
 	t.Helper()
 	all := blocks(t, recipesPath)
+	for _, base := range recipeBases[recipe] {
+		for _, b := range all {
+			if b.section == base && !strings.Contains(b.intro, "`main.go`, before ") {
+				p.applyBlock(t, b)
+			}
+		}
+	}
 	all = slices.DeleteFunc(all, func(b block) bool { return b.section != recipe })
 	if len(all) == 0 {
 		t.Fatalf("%s does not have the recipe %q", recipesPath, recipe)
 	}
 	for _, b := range all {
 		p.applyBlock(t, b)
-	}
-	// The project's own ports, and a key that counts as a Fastly API token.
-	if manifest := p.read(t, "fastly.toml"); strings.Contains(manifest, "backends.self") {
-		p.set(t, p.url("/"), "local_server", "backends", "self", "url")
 	}
 	p.set(t, []string{"valid"}, "local_server", "fake_valid_fastly_keys")
 	gofmt := exec.Command("go", "fmt", ".") // prints the files that it changes
@@ -90,21 +121,33 @@ func (p *project) apply(t *testing.T, recipe string) {
 // applyBlock puts a block into the project. The line before the block says where.
 func (p *project) applyBlock(t *testing.T, b block) {
 	t.Helper()
-	named := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(b.intro, -1)
-	last := named[len(named)-1][1]
-	switch {
-	case strings.Contains(b.intro, "n `main.go`, at the TODO, in place of "):
+	if b.lang == "text" {
+		p.write(t, "testdata/handoffs.txt", b.text)
+		return
+	}
+	// What stands in code in that line. The last one often says where.
+	var code []string
+	for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(b.intro, -1) {
+		code = append(code, match[1])
+	}
+	switch intro := b.intro; {
+	case strings.Contains(intro, "n `main.go`, at the TODO, in place of "):
 		withCondition(t, p, b.text)
-	case strings.Contains(b.intro, "n `main.go`, before "):
-		p.edit(t, "main.go", "\t"+last+"\n", b.text+"\t"+last+"\n")
-	case strings.Contains(b.intro, "n `main.go`, in place of "):
-		p.edit(t, "main.go", last, strings.TrimSpace(b.text))
-	case strings.HasPrefix(b.intro, "In a new file, "), strings.HasPrefix(b.intro, "In `testdata/handoffs.txt`"):
-		p.write(t, named[0][1], b.text)
-	case strings.HasPrefix(b.intro, "At the end of "):
-		p.write(t, last, p.read(t, last)+"\n"+b.text)
+	case strings.Contains(intro, "n `main.go`, in place of "):
+		p.edit(t, "main.go", code[len(code)-1], strings.TrimSpace(b.text))
+	case strings.Contains(intro, "n `main.go`, before "):
+		line := "\t" + code[len(code)-1] + "\n"
+		p.edit(t, "main.go", line, b.text+line)
+	case strings.HasPrefix(intro, "In a new file, "):
+		p.write(t, code[0], b.text)
+		if len(code) == 2 { // a command to run
+			p.run(t, p.dir, "sh", "-ec", code[1])
+		}
+	case strings.HasPrefix(intro, "At the end of `fastly.toml`"):
+		text := strings.ReplaceAll(b.text, "localhost:7676", p.addr)
+		p.write(t, "fastly.toml", p.read(t, "fastly.toml")+"\n"+text)
 	default:
-		t.Fatalf("%s:%d: the line before this block does not say where it goes: %s", b.path, b.line, b.intro)
+		t.Fatalf("%s:%d: the line before this block does not say where it goes: %s", b.path, b.line, intro)
 	}
 }
 
@@ -121,6 +164,10 @@ func (p *project) read(t *testing.T, file string) string {
 // It returns what arrives at the origin, if anything does.
 func (p *project) checkRow(t *testing.T, origin *server, row row) (got rawMessage) {
 	t.Helper()
+	pushpin, err := grip.ParseURL(p.GripURL(), "") // has the key of Pushpin's signatures
+	if err != nil {
+		t.Fatal(err)
+	}
 	own := rand.Text()
 	more := "X-Own: " + own + "\r\nConnection: close\r\n"
 	if regexp.MustCompile(`(?i)\bwebsocket$`).MatchString(row.header) && row.method == "GET" {
@@ -131,10 +178,6 @@ func (p *project) checkRow(t *testing.T, origin *server, row row) (got rawMessag
 	resp, err := readHead(bufio.NewReader(conn))
 	if err != nil {
 		t.Fatalf("%q: %v", row, err)
-	}
-	pushpin, err := grip.ParseURL(p.GripURL(), "") // has the key of Pushpin's signatures
-	if err != nil {
-		t.Fatal(err)
 	}
 	to := strings.Split(resp.line, " ")[1]
 	// A request arrives before the client has the head of its response. There may also be requests
@@ -166,6 +209,7 @@ func testPurge(t *testing.T, p *project, origin *server) {
 func testChange(t *testing.T, p *project, origin *server) {
 	for _, tt := range []struct{ to, method, header, line string }{
 		{"fanout", "GET", "", "GET /v2/x?y HTTP/1.1"},
+		{"fanout", "GET", "\r\nConnection: Edge, Grip-Sig", "GET /v2/x?y HTTP/1.1"},
 		{"fanout", "HEAD", "", "HEAD /v2/x?y HTTP/1.1"},
 		{"fanout", "GET", "\r\nUpgrade: websocket", "POST /v2/x?y HTTP/1.1"},
 		{"origin", "GET", "\r\nGrip-Sig: forged", "GET /v2/x?y HTTP/1.1"},
@@ -175,5 +219,286 @@ func testChange(t *testing.T, p *project, origin *server) {
 		if got.line != tt.line || !slices.Equal(got.header["Edge"], []string{"0"}) {
 			t.Errorf("%v: %+v arrived", tt, got)
 		}
+	}
+	checkPass(t, p)
+}
+
+// checkPass checks that what comes back from Fanout does not go through the cache, which Viceroy
+// does not have. It runs a test in the project.
+func checkPass(t *testing.T, p *project) {
+	p.write(t, "pass_test.go", `package main
+
+import (
+	"context"
+	"testing"
+
+	"github.com/fastly/compute-sdk-go/fsthttp"
+	"github.com/fastly/compute-sdk-go/fsttest"
+)
+
+func TestPass(t *testing.T) {
+	r, _ := fsthttp.NewRequest("GET", "http://example.com/", nil)
+	r.Header.Set("Grip-Sig", "x")
+	handle(context.Background(), fsttest.NewRecorder(), r)
+	if !r.CacheOptions.Pass {
+		t.Error("this goes through the cache")
+	}
+}
+`)
+	p.run(t, p.dir, "go", "test", "-run=TestPass", ".")
+}
+
+// tokenKey is the key in the recipe.
+var tokenKey = []byte("for-local-use-only-and-32-bytes-or-more")
+
+// signToken returns a token with these claims, signed with this key.
+func signToken(t *testing.T, method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
+	t.Helper()
+	signed, err := jwt.NewWithClaims(method, claims).SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+func tokenFor(t *testing.T, user string) string {
+	t.Helper()
+	return signToken(t, jwt.SigningMethodHS256, tokenKey, jwt.MapClaims{"sub": user, "exp": time.Now().Unix() + 3600})
+}
+
+// A request with a valid token is handed off. One with any other token is not. A token never gets
+// into the log.
+func testToken(t *testing.T, p *project, origin *server) {
+	ann, now := tokenFor(t, "ann"), time.Now().Unix()
+	p.checkRow(t, origin, row{"fanout", "GET", "/?token=" + ann, ""})
+	p.checkRow(t, origin, row{"fanout", "GET", "/?x&token=" + ann, "Upgrade: websocket"})
+	p.checkRow(t, origin, row{"fanout", "HEAD", "/?token=" + ann, ""})
+	p.checkRow(t, origin, row{"fanout", "GET", "/", "Cookie: a=b; token=" + ann})
+	p.checkRow(t, origin, row{"fanout", "GET", "/?token=" + ann, "Cookie: token=x"})
+	p.checkRow(t, origin, row{"401", "GET", "/?token=x&token=" + ann, ""})
+	p.checkRow(t, origin, row{"401", "GET", "/?token=x", "Cookie: token=" + ann})
+
+	hs256, valid := jwt.SigningMethodHS256, jwt.MapClaims{"sub": "ann", "exp": now + 3600}
+	for what, token := range map[string]string{
+		"expired":         signToken(t, hs256, tokenKey, jwt.MapClaims{"sub": "ann", "exp": now - 1}),
+		"without exp":     signToken(t, hs256, tokenKey, jwt.MapClaims{"sub": "ann"}),
+		"not yet valid":   signToken(t, hs256, tokenKey, jwt.MapClaims{"sub": "ann", "exp": now + 3600, "nbf": now + 1800}),
+		"without sub":     signToken(t, hs256, tokenKey, jwt.MapClaims{"exp": now + 3600}),
+		"another key":     signToken(t, hs256, tokenKey[1:], valid),
+		"no key":          signToken(t, hs256, []byte{}, valid),
+		"alg HS512":       signToken(t, jwt.SigningMethodHS512, tokenKey, valid),
+		"alg none":        signToken(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, valid),
+		"cut short":       tokenFor(t, "eve")[:len(ann)-3],
+		"another payload": tokenFor(t, "bob")[:strings.LastIndex(tokenFor(t, "bob"), ".")] + ann[strings.LastIndex(ann, "."):],
+	} {
+		if p.checkRow(t, origin, row{"401", "GET", "/", "Cookie: token=" + token}); t.Failed() {
+			t.Fatalf("the token: %s", what)
+		}
+		if strings.Contains(p.log.String(), token) {
+			t.Errorf("the log has the token: %s", what)
+		}
+	}
+}
+
+// The header User is the app's, whatever the client sends, in all that arrives for a client.
+func testIdentity(t *testing.T, p *project, origin *server) {
+	ann, bob := "/?token="+tokenFor(t, "ann"), "/?token="+tokenFor(t, "bob")
+	other := "/?token=" + signToken(t, jwt.SigningMethodHS256, []byte("x"), jwt.MapClaims{"sub": "ann", "exp": 1 << 40})
+	for _, forged := range []string{
+		"X-A: 1",
+		"User: eve\r\nUSER: eve\r\nUser:",
+		"User: eve\r\nConnection: User",
+		"User: eve\r\nConnection: Grip-Sig, User",
+	} {
+		for _, tt := range []struct{ to, method, target, header, user string }{
+			{"fanout", "GET", ann, "", "ann"},
+			{"fanout", "GET", "/", "\r\nCookie: token=" + tokenFor(t, "ann"), "ann"},
+			{"fanout", "GET", ann, "\r\nUpgrade: websocket", "ann"},
+			{"fanout", "HEAD", ann, "", "ann"},
+			{"origin", "GET", ann, "\r\nGrip-Sig: forged", "ann"},
+			{"origin", "POST", ann, "", "ann"},
+			{"origin", "POST", "/", "", ""},
+			{"origin", "POST", other, "", ""},
+			{"401", "POST", other, "\r\nGrip-Sig: forged", ""},
+		} {
+			if strings.Contains(forged, "Grip-Sig") && strings.Contains(tt.header, "Grip-Sig") {
+				continue // Connection removes the forged one
+			}
+			got := p.checkRow(t, origin, row{tt.to, tt.method, tt.target, forged + tt.header})
+			checkUser(t, got, tt.user)
+		}
+	}
+	// A name cannot become another header.
+	checkUser(t, p.checkRow(t, origin, row{"502", "POST", "/?token=" + tokenFor(t, "ann\r\nUser: eve"), ""}), "")
+	// Clients that share sandboxes never get each other's name.
+	for range 16 {
+		checkUser(t, p.checkRow(t, origin, row{"fanout", "GET", ann, ""}), "ann")
+		checkUser(t, p.checkRow(t, origin, row{"fanout", "GET", bob, ""}), "bob")
+		checkUser(t, p.checkRow(t, origin, row{"origin", "POST", "/", ""}), "")
+	}
+	t.Run("long-poll", func(t *testing.T) {
+		const hold = "HTTP/1.1 200 OK\r\nGrip-Hold: response\r\nGrip-Channel: poll\r\nContent-Length: 0\r\n\r\n"
+		origin.answer(hold)
+		origin.answer(hold)
+		p.send(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\nUser: eve\r\n\r\n")
+		checkUser(t, origin.arrived(t), "ann")
+		// Pushpin asks again after the first subscription to a channel.
+		checkUser(t, origin.arrived(t), "ann")
+	})
+	// The request for a Grip-Link has none of the client's headers. Without a token in the link, it
+	// does not arrive.
+	t.Run("stream", func(t *testing.T) {
+		follow := func(next string) {
+			origin.answer("HTTP/1.1 200 OK\r\nGrip-Hold: stream\r\nGrip-Channel: stream\r\nContent-Length: 0\r\n" +
+				"Grip-Link: <" + next + ">; rel=next; timeout=1\r\n\r\n")
+			p.send(t, "GET / HTTP/1.1\r\nHost: example.com\r\nUser: eve\r\nCookie: token="+ann[len("/?token="):]+"\r\n\r\n")
+			checkUser(t, origin.arrived(t), "ann")
+		}
+		follow("/next" + bob[1:])
+		got := origin.arrived(t)
+		if !strings.HasPrefix(got.line, "GET /next?") || got.header.Get("Cookie") != "" {
+			t.Errorf("%+v arrived", got)
+		}
+		checkUser(t, got, "bob")
+		p.log.skip()
+		follow("/next")
+		p.waitForLog(t, "response status: 401")
+	})
+	t.Run("WebSocket", func(t *testing.T) {
+		conn := p.send(t, socketRequest(ann, "User: eve\r\n"))
+		readUntil(t, bufio.NewReader(conn), "\r\n\r\n")
+		for _, event := range []string{"OPEN\r\n", "TEXT 2\r\nhi\r\n", "TEXT 2\r\nhi\r\n"} {
+			got := origin.arrived(t)
+			for !strings.HasPrefix(got.body, event) {
+				got = origin.arrived(t) // a request for a stream above
+			}
+			checkUser(t, got, "ann")
+			io.WriteString(conn, frame(0x81, "hi"))
+		}
+	})
+	// A WebSocket ends with its first event after the token has expired.
+	t.Run("expired", func(t *testing.T) {
+		ctx := withPatience(t)
+		var conn *websocket.Conn
+		for life := int64(2); conn == nil; life *= 2 { // a slow machine may need more time to open it
+			claims := jwt.MapClaims{"sub": "ann", "exp": time.Now().Unix() + life}
+			url := "ws://" + p.addr + "/?token=" + signToken(t, jwt.SigningMethodHS256, tokenKey, claims)
+			var err error
+			if conn, _, err = websocket.Dial(ctx, url, nil); ctx.Err() != nil {
+				t.Fatal(err)
+			}
+		}
+		for err := error(nil); err == nil; {
+			if err = conn.Write(ctx, websocket.MessageText, []byte("hi")); err == nil {
+				_, _, err = conn.Read(ctx)
+			}
+		}
+		if ctx.Err() != nil {
+			t.Error("the WebSocket stays open")
+		}
+	})
+	p.write(t, "token.go", "package main\n\nimport \"github.com/fastly/compute-sdk-go/fsthttp\"\n\n"+
+		"func tokenUser(*fsthttp.Request) string { return \"ann\" }\n") // there is no Secret Store outside Wasm
+	checkPass(t, p)
+}
+
+// checkUser checks that a request has the header once, with this value, or, for "", that it does
+// not have it.
+func checkUser(t *testing.T, got rawMessage, user string) {
+	t.Helper()
+	if values := got.header["User"]; strings.Join(values, "|") != user || len(values) > 1 {
+		t.Errorf("%s arrived with User: %q, want %q", got.line, values, user)
+	}
+}
+
+// Clients get what is published, without an origin. What a client sends comes back to nobody, and
+// the close of a WebSocket is answered.
+func testEdge(t *testing.T, p *project, origin *server) {
+	origin.Close()
+	var stream, socket logBuffer
+	go io.Copy(&stream, p.send(t, "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"))
+	conn, ended := p.send(t, socketRequest("/", "")), make(chan struct{})
+	go func() {
+		io.Copy(&socket, conn)
+		close(ended)
+	}()
+	socket.wait(t, "\r\n\r\n", nil, patience)
+	for _, text := range []string{"hi", `c:{"type":"unsubscribe","channel":"demo"}`, "\r\nOPEN\r\n"} {
+		io.WriteString(conn, frame(0x81, text))
+	}
+	// A subscription begins a moment after the client sees its connection open.
+	for begin := time.Now(); !strings.Contains(stream.String(), "data: 1\n\n") || !strings.Contains(socket.String(), "\x81\x012"); {
+		if time.Since(begin) > patience {
+			t.Fatalf("what is published does not arrive: %q, %q", stream.String(), socket.String())
+		}
+		p.publish(t, `"http-stream":{"content":"data: 1\n\n"},"ws-message":{"content":"2"}`)
+	}
+	io.WriteString(conn, frame(0x88, "\x0f\xa0 my own code")) // 4000
+	<-ended
+	_, frames, _ := strings.Cut(socket.String(), "\r\n\r\n")
+	if other := strings.ReplaceAll(frames, "\x81\x012", ""); other != "\x88\x02\x03\xe8" { // 1000
+		t.Errorf("besides what is published, the WebSocket got %q", other)
+	}
+}
+
+// socketRequest is a request to open a WebSocket, with more header lines.
+func socketRequest(target, more string) string {
+	return "GET " + target + " HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n" + openWebSocket + more + "\r\n"
+}
+
+// frame is a frame of a client's WebSocket, with less than 126 bytes, masked with zeros. The first
+// byte is 0x81 for a text and 0x88 for a close. Source: RFC 6455 section 5.2
+func frame(first byte, content string) string {
+	return string([]byte{first, 0x80 | byte(len(content)), 0, 0, 0, 0}) + content
+}
+
+// Messages, the subprotocol and the close pass between the client and the origin.
+func testSocketServer(t *testing.T, p *project, origin *server) {
+	origin.Close()
+	l, err := net.Listen("tcp", p.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) {
+			conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+				Subprotocols: []string{"echo"}, OriginPatterns: []string{"*"},
+			})
+			if err != nil {
+				return
+			}
+			for {
+				kind, message, err := conn.Read(r.Context())
+				if err != nil || string(message) == "bye" {
+					conn.Close(4001, "as you say")
+					return
+				}
+				conn.Write(r.Context(), kind, message)
+			}
+		})}}
+	server.Start()
+	t.Cleanup(server.Close)
+	ctx := withPatience(t)
+	conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/x", &websocket.DialOptions{Subprotocols: []string{"echo"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := conn.Subprotocol(); got != "echo" {
+		t.Errorf("the subprotocol is %q", got)
+	}
+	for _, kind := range []websocket.MessageType{websocket.MessageText, websocket.MessageBinary} {
+		if err := conn.Write(ctx, kind, []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		got, message, err := conn.Read(ctx)
+		if got != kind || string(message) != "hello" {
+			t.Errorf("got %v %q, %v", got, message, err)
+		}
+	}
+	conn.Write(ctx, websocket.MessageText, []byte("bye"))
+	_, _, err = conn.Read(ctx)
+	var closed websocket.CloseError
+	if closed, _ = errors.AsType[websocket.CloseError](err); closed.Code != 4001 || closed.Reason != "as you say" {
+		t.Errorf("got %v", err)
 	}
 }
