@@ -138,7 +138,7 @@ func (p *project) applyBlock(t *testing.T, b block) {
 	case strings.Contains(intro, "n `main.go`, before "):
 		line := "\t" + code[len(code)-1] + "\n"
 		p.edit(t, "main.go", line, b.text+line)
-	case strings.HasPrefix(intro, "In a new file, "):
+	case strings.Contains(intro, "n a new file, "):
 		p.write(t, code[0], b.text)
 		if len(code) == 2 { // a command to run
 			p.run(t, p.dir, "sh", "-ec", code[1])
