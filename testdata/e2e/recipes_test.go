@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -72,8 +73,7 @@ func TestRecipes(t *testing.T) {
 			t.Parallel()
 			p := newProject(t)
 			p.apply(t, name)
-			p.run(t, p.dir, "go", "vet", ".")
-			p.run(t, p.dir, "go", "test", ".")
+			p.run(t, p.dir, "go", "test", "-vet=all", ".")
 			origin := startServer(t, p.Origin)
 			p.serve(t)
 			rows, err := readTable(filepath.Join(p.dir, "testdata/handoffs.txt"))
@@ -415,6 +415,12 @@ func checkUser(t *testing.T, got rawMessage, user string) {
 // the close of a WebSocket is answered.
 func testEdge(t *testing.T, p *project, origin *server) {
 	origin.Close()
+	const subscribe = `c:{"type":"subscribe","channel":"demo"}`
+	resp := p.exchange(t, "POST / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nGrip-Sig: forged\r\n"+
+		"Content-Type: application/websocket-events\r\nContent-Length: 6\r\n\r\nOPEN\r\n")
+	if want := fmt.Sprintf("OPEN\r\nTEXT %x\r\n%s\r\n", len(subscribe), subscribe); resp.body != want {
+		t.Errorf("OPEN is answered with %+v", resp)
+	}
 	var stream, socket logBuffer
 	go io.Copy(&stream, p.send(t, "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"))
 	conn, ended := p.send(t, socketRequest("/", "")), make(chan struct{})
