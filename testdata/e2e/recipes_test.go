@@ -433,7 +433,10 @@ func testEdge(t *testing.T, p *project, origin *server) {
 		io.WriteString(conn, frame(0x81, text))
 	}
 	// A subscription begins a moment after the client sees its connection open.
-	for begin := time.Now(); !strings.Contains(stream.String(), "data: 1\n\n") || !strings.Contains(socket.String(), "\x81\x012"); {
+	arrived := func() bool {
+		return strings.Contains(stream.String(), "data: 1\n\n") && strings.Contains(socket.String(), "\x81\x012")
+	}
+	for begin := time.Now(); !arrived(); {
 		if time.Since(begin) > patience {
 			t.Fatalf("what is published does not arrive: %q, %q", stream.String(), socket.String())
 		}
