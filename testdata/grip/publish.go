@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,8 +16,8 @@ import (
 // Source: https://github.com/fastly/cli/blob/main/pkg/commands/compute/serve.go
 const MaxPublish = 64 << 10
 
-// Item is a message to a channel. A connection receives the format for
-// the way in which it is held.
+// Item is a message to a channel. A connection receives the format for the way in which it
+// is held, and nothing if there is none.
 // Source: https://pushpin.org/docs/publishing/
 type Item struct {
 	Channel string  `json:"channel"`
@@ -50,22 +49,10 @@ type WSMessage struct {
 	Content string `json:"content"`
 }
 
-// refused returns the error for a publish request that was answered with this status.
-func refused(status int, answer string) error {
-	advice := "try again later"
-	switch {
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		advice = "the key in GRIP_URL is wrong, has expired or is not for this service: " +
-			"put a valid one there"
-	case status == http.StatusTooManyRequests:
-		advice = "the limit of publish requests or messages was reached: publish less often, " +
-			"and try again later"
-	case status < 500:
-		advice = "check the host and path in GRIP_URL: " +
-			"they are not those of a GRIP publish endpoint"
-	}
-	return fmt.Errorf("publishing was refused with status %d (%s); %s; the answer: %.200q",
-		status, http.StatusText(status), advice, answer)
+// Publisher publishes through a GRIP proxy.
+type Publisher struct {
+	ControlURI *url.URL // for example http://localhost:5561/, without "/publish/"
+	Token      string   // a Fastly API token for Fanout; "" for Pushpin
 }
 
 var publishClient = http.Client{
@@ -74,60 +61,55 @@ var publishClient = http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// encode returns the body of a publish request.
-func encode(items []Item) ([]byte, error) {
+// Publish publishes the items in one request. No error shows the token.
+func (p *Publisher) Publish(ctx context.Context, items ...Item) error {
+	body, err := Encode(items...)
+	if err != nil {
+		return err
+	}
+	u := p.ControlURI.JoinPath("publish/").String()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if p.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.Token)
+	}
+	resp, err := publishClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("publish: no response from the GRIP proxy; "+
+			"check that it runs, and that GRIP_URL has its host and port: %w", err)
+	}
+	defer resp.Body.Close()
+	advice := "try again later"
+	switch status := resp.StatusCode; {
+	case status >= 200 && status <= 299:
+		return nil
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		advice = "put a valid key for this service into GRIP_URL"
+	case status < 500 && status != http.StatusTooManyRequests:
+		advice = "check the host and path in GRIP_URL"
+	}
+	content, _ := io.ReadAll(io.LimitReader(resp.Body, MaxPublish))
+	answer := strings.TrimSpace(string(content))
+	if p.Token != "" {
+		answer = strings.ReplaceAll(answer, p.Token, "(withheld)")
+	}
+	return fmt.Errorf("publishing was refused with status %s; %s; the answer: %.200q",
+		resp.Status, advice, answer)
+}
+
+// Encode returns the body of a publish request, or an error if it would be too large.
+func Encode(items ...Item) ([]byte, error) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
 	enc.SetEscapeHTML(false)                      // otherwise "<" would take six bytes
 	enc.Encode(map[string][]Item{"items": items}) // cannot fail
 	body.Truncate(body.Len() - 1)                 // the line end
 	if body.Len() > MaxPublish {
-		return nil, fmt.Errorf("the message is too large: all its formats together take %d bytes, "+
-			"and %d are allowed", body.Len(), MaxPublish)
+		return nil, fmt.Errorf("the message is too large: in all its formats it takes "+
+			"%d bytes, and %d are allowed", body.Len(), MaxPublish)
 	}
 	return body.Bytes(), nil
-}
-
-// Fits returns an error if the items are too large for one call of Publish.
-func Fits(items ...Item) error {
-	_, err := encode(items)
-	return err
-}
-
-// Publish publishes the items in one request. No error shows a key.
-func (c *Config) Publish(ctx context.Context, items ...Item) error {
-	body, err := encode(items)
-	if err != nil {
-		return err
-	}
-	u := c.ControlURI.JoinPath("publish/")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(),
-		bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	var token string
-	if c.token != nil {
-		token = c.token()
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := publishClient.Do(req)
-	if err != nil {
-		if detail := new(url.Error); errors.As(err, &detail) {
-			err = detail.Err // without the URL, which may have secrets: the error is logged
-		}
-		return fmt.Errorf("publish: no response from the GRIP proxy at %s; "+
-			"check that it runs, and that GRIP_URL has its host and port: %w", u.Host, err)
-	}
-	defer resp.Body.Close()
-	content, _ := io.ReadAll(io.LimitReader(resp.Body, MaxPublish))
-	if resp.StatusCode >= 200 && resp.StatusCode <= 299 {
-		return nil
-	}
-	answer := strings.TrimSpace(string(content))
-	if token != "" {
-		answer = strings.ReplaceAll(answer, token, "(withheld)")
-	}
-	return refused(resp.StatusCode, answer)
 }

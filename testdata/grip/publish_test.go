@@ -13,81 +13,47 @@ var item = Item{Channel: "c", ID: "2", PrevID: "1", Formats: Formats{
 	HTTPStream: &HTTPStream{"a\n"}, HTTPResponse: &HTTPResponse{"b"}, WSMessage: &WSMessage{"<d>"},
 }}
 
-// Publish sends this request. The end-to-end tests show that Pushpin accepts it.
+// Publish sends this request. If it fails, the error has one line. It says what to
+// change, and does not show the token.
 func TestPublish(t *testing.T) {
-	var got string
+	const path = "/service/ID/publish/"
+	const body = `{"items":[{"channel":"c","id":"2","prev-id":"1","formats":{"http-stream":{"content":"a\n"},` +
+		`"http-response":{"body":"b"},"ws-message":{"content":"<d>"}}}]}`
+	status, answer := 200, ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		contentType, authorization := r.Header.Get("Content-Type"), r.Header.Get("Authorization")
-		got = fmt.Sprintln(r.Method, r.RequestURI, contentType, authorization, string(body))
+		got, _ := io.ReadAll(r.Body)
+		if r.Method != "POST" || r.RequestURI != path || r.Header.Get("Authorization") != "Bearer TOKEN" ||
+			r.Header.Get("Content-Type") != "application/json" || string(got) != body {
+			t.Errorf("got %s %s, %v, %s; want %s", r.Method, r.RequestURI, r.Header, got, body)
+		}
+		w.Header().Set("Location", path)
+		w.WriteHeader(status)
+		io.WriteString(w, answer)
 	}))
 	defer server.Close()
-	if err := publish(t, server.URL+"/service/ID/?key=TOKEN&a=b"); err != nil {
+	c, err := ParseURL(strings.Replace(server.URL, "//", "//u:TOKEN@", 1)+"/service/ID/?verify-key=k&key=TOKEN", "")
+	if err != nil {
 		t.Fatal(err)
 	}
-	want := `POST /service/ID/publish/?a=b application/json Bearer TOKEN ` +
-		`{"items":[{"channel":"c","id":"2","prev-id":"1","formats":{"http-stream":{"content":"a\n"},` +
-		`"http-response":{"body":"b"},"ws-message":{"content":"<d>"}}}]}` + "\n"
-	if got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-}
-
-// An error has one line. It says what to change, and does not show the token.
-func TestPublishRefused(t *testing.T) {
 	for _, tt := range []struct {
 		status       int
 		answer, says string
 	}{
+		{202, "", ""},
 		{301, "", "check the host and path in GRIP_URL"}, // not followed
-		{401, "TOKEN\nexpired", `put a valid one there; the answer: "(withheld)\nexpired"`},
-		{403, "no such token\n", "the key in GRIP_URL is wrong"},
+		{401, "TOKEN\nexpired", `put a valid key for this service into GRIP_URL; the answer: "(withheld)\nexpired"`},
+		{403, "no such token\n", "put a valid key"},
 		{404, "", "check the host and path in GRIP_URL"},
-		{429, "slow down", "publish less often"},
+		{429, "slow down", `try again later; the answer: "slow down"`},
 		{503, strings.Repeat("x", 198) + "TOKEN", `; try again later; the answer: "x`},
+		{0, "", "no response from the GRIP proxy; check that it runs"},
 	} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Location", "/elsewhere")
-			w.WriteHeader(tt.status)
-			io.WriteString(w, tt.answer)
-		}))
-		err := publish(t, server.URL+"/?key=TOKEN")
-		server.Close()
-		says := fmt.Sprint("publishing was refused with status ", tt.status)
-		if !failed(err, says) || !failed(err, tt.says) {
-			t.Errorf("%d: got %v", tt.status, err)
-		} else if text := err.Error(); strings.Contains(text, "\n") || strings.Contains(text, "TO") {
-			t.Errorf("%d: the error is %s", tt.status, text)
+		if status, answer = tt.status, tt.answer; status == 0 {
+			server.Close()
+		}
+		err := c.Publish(t.Context(), item)
+		if text := fmt.Sprint(err); !failed(err, tt.says) || strings.Contains(text, "\n") || strings.Contains(text, "TO") {
+			t.Errorf("%d: got %v, want %q", tt.status, err, tt.says)
 		}
 	}
-}
-
-func TestPublishNoResponse(t *testing.T) {
-	server := httptest.NewServer(nil)
-	server.Close()
-	addr := server.Listener.Addr().String()
-	err := publish(t, "http://u:TOKEN@"+addr+"/?key=TOKEN&token=TOKEN")
-	want := "no response from the GRIP proxy at " + addr + "; check that it runs"
-	if !failed(err, want) || strings.Contains(err.Error(), "TOKEN") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestFits(t *testing.T) {
-	around := len(`{"items":[{"channel":"c","formats":{"ws-message":{"content":""}}}]}`)
-	for size, says := range map[int]string{65_536: "", 65_537: "take 65537 bytes, and 65536 are allowed"} {
-		message := &WSMessage{strings.Repeat("x", size-around)}
-		if err := Fits(Item{Channel: "c", Formats: Formats{WSMessage: message}}); !failed(err, says) {
-			t.Errorf("%d bytes: got %v", size, err)
-		}
-	}
-}
-
-func publish(t *testing.T, gripURL string) error {
-	t.Helper()
-	c, err := ParseURL(gripURL, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.Publish(t.Context(), item)
 }

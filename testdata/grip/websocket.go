@@ -2,9 +2,11 @@ package grip
 
 import (
 	"bytes"
-	"errors"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // EventsType is the media type of WebSocket-over-HTTP requests and responses.
@@ -22,54 +24,45 @@ const (
 	Disconnect = "DISCONNECT" // the connection ended without a close
 )
 
+// The response that accepts a WebSocket has HeaderExtension with the value Extension.
+// From then on, the proxy sends what follows MessagePrefix to the client, and obeys
+// what follows "c:". So a client's text that the origin returns after MessagePrefix is
+// never taken for a control message.
+const (
+	HeaderExtension = "Sec-WebSocket-Extensions"
+	Extension       = "grip"
+	MessagePrefix   = "m:"
+)
+
 // Event is one event on a WebSocket connection.
 type Event struct {
 	Type    string // one of the constants above
 	Content []byte // nil if there is none
 }
 
-var errTruncated = errors.New("the body ends within an event")
-
 // DecodeEvents decodes the body of a WebSocket-over-HTTP request or response. The
 // events share the memory of the body. Errors count the events from 1.
 func DecodeEvents(body []byte) ([]Event, error) {
+	types := []string{Open, Text, Binary, Ping, Pong, Close, Disconnect}
 	var events []Event
 	for len(body) > 0 {
-		e, rest, err := decodeEvent(body)
-		if err != nil {
-			return nil, fmt.Errorf("websocket events: event %d: %w", len(events)+1, err)
+		line, rest, ok := bytes.Cut(body, []byte("\r\n"))
+		name, size, sized := strings.Cut(string(line), " ")
+		e := Event{Type: name}
+		if sized {
+			n, err := strconv.ParseUint(size, 16, 31)
+			ok = err == nil && n < uint64(len(rest)) && bytes.HasPrefix(rest[n:], []byte("\r\n"))
+			if ok {
+				e.Content, rest = rest[:n:n], rest[n+2:]
+			}
+		}
+		if !ok || !slices.Contains(types, name) {
+			return nil, fmt.Errorf("websocket events: event %d, %.20q, is malformed or incomplete",
+				len(events)+1, line)
 		}
 		events, body = append(events, e), rest
 	}
 	return events, nil
-}
-
-func decodeEvent(body []byte) (e Event, rest []byte, err error) {
-	line, rest, ok := bytes.Cut(body, []byte("\r\n"))
-	if !ok {
-		return e, nil, errTruncated
-	}
-	name, size, sized := bytes.Cut(line, []byte(" "))
-	switch e.Type = string(name); e.Type {
-	case Open, Text, Binary, Ping, Pong, Close, Disconnect:
-	default:
-		return e, nil, fmt.Errorf("unknown type %.20q", name)
-	}
-	if !sized {
-		return e, rest, nil
-	}
-	n, err := strconv.ParseUint(string(size), 16, 31)
-	if err != nil {
-		return e, nil, fmt.Errorf("size %.20q is not a hexadecimal number below 2^31", size)
-	}
-	if uint64(len(rest)) < n+2 {
-		return e, nil, errTruncated
-	}
-	if !bytes.HasPrefix(rest[n:], []byte("\r\n")) {
-		return e, nil, fmt.Errorf("its content is not %d bytes long", n)
-	}
-	e.Content = rest[:n:n]
-	return e, rest[n+2:], nil
 }
 
 // EncodeEvents encodes events to the body of a WebSocket-over-HTTP request or response.
@@ -83,4 +76,23 @@ func EncodeEvents(events ...Event) []byte {
 		body = append(body, "\r\n"...)
 	}
 	return body
+}
+
+// Message returns the event that sends a message to a client. The kind is Text or Binary.
+func Message(kind string, content []byte) Event {
+	return Event{Type: kind, Content: append([]byte(MessagePrefix), content...)}
+}
+
+// Subscribe returns the event that subscribes a WebSocket to a channel.
+func Subscribe(channel string) Event {
+	control := map[string]string{"type": "subscribe", "channel": channel}
+	message, _ := json.Marshal(control) // cannot fail
+	return Event{Type: Text, Content: append([]byte("c:"), message...)}
+}
+
+// CloseEvent returns the event that closes a WebSocket with a code and a
+// reason of at most 123 bytes.
+// Source: RFC 6455 section 5.5.1
+func CloseEvent(code uint16, reason string) Event {
+	return Event{Type: Close, Content: append([]byte{byte(code >> 8), byte(code)}, reason...)}
 }
