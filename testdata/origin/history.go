@@ -29,7 +29,8 @@ const (
 const beginning = "none-0"
 
 // history keeps the last messages of each channel for clients that missed them. It is
-// in memory: an origin with more than one process needs a database instead.
+// in memory: an origin with more than one process needs a database instead. The zero
+// history is empty.
 type history struct {
 	mu       sync.Mutex
 	channels map[string]*channelLog
@@ -66,6 +67,9 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 		delete(h.channels, slices.MinFunc(names, func(a, b string) int {
 			return cmp.Compare(h.channels[a].lastAt(), h.channels[b].lastAt())
 		}))
+	}
+	if h.channels == nil {
+		h.channels = map[string]*channelLog{}
 	}
 	h.channels[channel] = l
 	l.count++

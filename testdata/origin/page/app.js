@@ -2,17 +2,15 @@
 // page connects again and gets the messages that it missed.
 'use strict';
 
-const query = new URLSearchParams(location.search);
-const channel = query.get('channel') || 'demo';
-const me = query.get('name') || 'guest-' + Math.floor(1000 + Math.random() * 9000);
+const channel = new URLSearchParams(location.search).get('channel') || 'demo';
 const retryAfter = 1000; // milliseconds
 
-// target returns the URL of an endpoint, for this channel and this person.
+// target returns the URL of an endpoint, for this channel.
 function target(path, more = {}) {
-  return path + '?' + new URLSearchParams({ channel, name: me, ...more });
+  return path + '?' + new URLSearchParams({ channel, ...more });
 }
 
-// address returns the URL of an endpoint for the command line, without a name.
+// address returns the URL of an endpoint for the command line.
 function address(path) {
   return new URL(path + (channel === 'demo' ? '' : '?' + new URLSearchParams({ channel })), location.href).href;
 }
@@ -84,7 +82,7 @@ function startSocket() {
     view.state('connecting');
     const url = new URL(target('/socket'), location.href);
     url.protocol = url.protocol.replace('http', 'ws');
-    socket = new WebSocket(url, 'fanout-demo');
+    socket = new WebSocket(url);
     socket.onopen = ask;
     socket.onmessage = ({ data }) => {
       const value = parsed(data);
@@ -204,29 +202,8 @@ function startPublish() {
   });
 }
 
-async function showWho() {
-  const names = { socket: 'WebSocket', events: 'event stream', poll: 'long-poll', stream: 'HTTP stream' };
-  const list = document.querySelector('#who ul');
-  try {
-    const people = new Map();
-    for (const { name, transport } of await (await fetch(target('/who'))).json()) {
-      people.set(name, [...(people.get(name) ?? []), names[transport]]);
-    }
-    list.replaceChildren(...Array.from(people, ([name, how]) => {
-      const item = document.createElement('li');
-      item.textContent = `${name}${name === me ? ' (you)' : ''}: ${how.join(', ')}`;
-      return item;
-    }));
-  } catch {
-    // The panes show that the origin does not answer. The page asks again below.
-  }
-  setTimeout(showWho, 3000);
-}
-
-document.getElementById('me').textContent = me;
 document.getElementById('channel').textContent = channel;
 startSocket();
 startEvents();
 startPoll();
 startPublish();
-showWho();
