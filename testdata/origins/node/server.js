@@ -1,18 +1,24 @@
 // An origin behind Fanout in JavaScript, with Express and the GRIP library @fanoutio/serve-grip.
-// It listens on PORT. GRIP_URL describes the GRIP proxy; see README.md.
+// It listens on PORT, 3000 by default. GRIP_URL and GRIP_VERIFY_KEY describe the GRIP proxy; see README.md.
 import net from 'node:net';
 import express from 'express';
 import { ServeGrip } from '@fanoutio/serve-grip';
-import { HttpResponseFormat, HttpStreamFormat, WebSocketMessageFormat, isSymmetricSecret, loadKey } from '@fanoutio/grip';
+import {
+  HttpResponseFormat, HttpStreamFormat, WebSocketMessageFormat, isSymmetricSecret, loadKey, parseGripUri,
+} from '@fanoutio/grip';
 
 net.setDefaultAutoSelectFamily(true); // for Node.js 18, where "localhost" would only be ::1
-const grip = process.env.GRIP_URL ?? '';
-const params = /^https?:/.test(grip) && URL.canParse(grip) ? new URL(grip).searchParams : new URLSearchParams();
-if (!params.get('verify-key')) { // without it, anybody could pretend to be the proxy
+
+// The proxy that `fastly compute serve` starts, with the key that everybody knows.
+const local = 'http://localhost:5561/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production';
+const url = process.env.GRIP_URL || local;
+const grip = /^https?:/.test(url) && URL.canParse(url)
+  ? parseGripUri(url, { 'verify-key': process.env.GRIP_VERIFY_KEY || undefined }) : {};
+if (!grip.verify_key) { // without it, anybody could pretend to be the proxy
   console.error('GRIP_URL must be the http or https URL of a GRIP proxy and have a verify-key: see README.md');
   process.exit(1);
 }
-if (!params.get('verify-iss') && !isSymmetricSecret(loadKey(params.get('verify-key')))) {
+if (!grip.verify_iss && !isSymmetricSecret(loadKey(grip.verify_key))) {
   console.error('GRIP_URL must have a verify-iss, because all Fanout services sign with the same key: add verify-iss=fastly:{service-id}');
   process.exit(1);
 }
@@ -82,4 +88,8 @@ app.post('/publish', express.text({ type: () => true, limit: '16kb' }), async (r
     });
 });
 
-app.listen(process.env.PORT || 3000, '127.0.0.1', (err) => { if (err) throw err; });
+const port = process.env.PORT || 3000;
+app.listen(port, '127.0.0.1', (err) => {
+  if (err) throw err;
+  console.log(`listening on http://localhost:${port}`);
+});

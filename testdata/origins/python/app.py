@@ -1,12 +1,17 @@
 # An origin behind Fanout in Python, with Flask and the GRIP library gripcontrol.
-# It listens on PORT. GRIP_URL describes the GRIP proxy; see README.md.
+# It listens on PORT, 3000 by default. GRIP_URL and GRIP_VERIFY_KEY describe the GRIP proxy; see README.md.
 import os, re, sys
+from urllib.parse import quote
 import gripcontrol
 from flask import Flask, Response, abort, request
 from pubcontrol import Item
 from waitress import serve
 
-GRIP_URL = os.environ.get("GRIP_URL", "")
+# The proxy that `fastly compute serve` starts, with the key that everybody knows.
+LOCAL = "http://localhost:5561/?verify-iss=viceroy&verify-key=viceroy_dev_signing_key_dont_use_in_production"
+GRIP_URL = os.environ.get("GRIP_URL") or LOCAL
+if key := os.environ.get("GRIP_VERIFY_KEY"):
+    GRIP_URL += ("&" if "?" in GRIP_URL else "?") + "verify-key=" + quote(key)
 if not re.match(r"https?://(\[[0-9a-f:]+\]|[^/?:]+)(:\d+)?[/?].*\bverify-key=.", GRIP_URL):
     sys.exit("GRIP_URL must be the http or https URL of a GRIP proxy and have a verify-key, or anybody could pretend to be the proxy: see README.md")
 grip = gripcontrol.parse_grip_uri(GRIP_URL)
@@ -79,4 +84,6 @@ def publish():
 
 
 if __name__ == "__main__":
-    serve(app, host="127.0.0.1", port=int(os.environ.get("PORT", 3000)))
+    port = int(os.environ.get("PORT", 3000))
+    print(f"listening on http://localhost:{port}", flush=True)
+    serve(app, host="127.0.0.1", port=port)
