@@ -117,9 +117,17 @@ func TestPublishAtOnce(t *testing.T) {
 		}
 	})
 	publish := func(text string) { check(t, "POST /publish", url, nil, text, 200, `"id": "`) }
-	var slow, all sync.WaitGroup
-	slow.Go(func() { publish("slow") })
-	<-arrived
+	slow := make(chan bool)
+	go func() {
+		defer close(slow)
+		publish("slow")
+	}()
+	select {
+	case <-arrived:
+	case <-slow:
+		t.FailNow()
+	}
+	var all sync.WaitGroup
 	for i := range clients {
 		all.Go(func() {
 			for j := range each {
@@ -147,7 +155,7 @@ func TestPublishAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	close(release)
-	slow.Wait()
+	<-slow
 	if got := count.Load(); got != 4*(1+clients*each) {
 		t.Errorf("%d messages were published", got)
 	}
