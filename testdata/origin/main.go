@@ -64,7 +64,7 @@ func main() {
 	if port != "" && o.token == "" {
 		log.Print("WARNING: PUBLISH_TOKEN is not set, so anybody can publish through this origin")
 	}
-	log.Printf("listening on http://%s/, publishing to %s", *addr, o.grip.ControlURI.Redacted())
+	log.Printf("listening on %s, publishing to %s", *addr, o.grip.ControlURI.Redacted())
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadTimeout: time.Minute}
 	log.Fatal(server.ListenAndServe())
 }
