@@ -1,80 +1,50 @@
-# `make help` lists the targets. The program behind them is testdata/kit.
+# `make help` lists the targets.
 
 ADDR ?= 127.0.0.1:7676
 ARGS ?=
-KIT  := testdata/bin/kit -addr $(ADDR)
-WASM := GOOS=wasip1 GOARCH=wasm go
-TAGS := -tags=fastlyinternalsetparseuri
-# Runs a shell command that prints `go test -json` output, then lists the failed and skipped tests.
-GOTESTSUM = @gotestsum=$$(go -C testdata tool -n gotestsum) && exec "$$gotestsum" --format-hide-empty-pkg --raw-command -- sh -c
-UNIT = go test -json ./... && go -C testdata test -json $(RACE) $$(go -C testdata list ./... | grep -v /e2e$$)
+# Puts the tools on PATH, or fails.
+TOOLS = @tools=$$(testdata/tools.sh) && eval "$$tools"
+SERVE = fastly compute serve --non-interactive --addr=$(ADDR) $(ARGS)
 # The tests wait more than they compute, so six of them run at once, even on two cores.
-E2E  = eval "go -C testdata test -json -count=1 -timeout=20m -parallel=6 $$ARGS ./e2e"
-# The race detector needs cgo, and cgo needs a C compiler with its headers. This checks whether they work.
-RACE  = $(shell go build -race runtime/cgo 2>/dev/null && echo -race)
-WORKFLOWS := $(wildcard .github/workflows/*.yml .github/workflows/*.yaml)
+E2E   = go -C testdata test ./e2e -count=1 -timeout=30m -parallel=6 $(ARGS)
 
-.PHONY: help tools testtools env build serve demo test lint unit e2e load bench clean kit go
-export ARGS
+.PHONY: help demo serve test lint live bench load clean go
 
-help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo
-	@echo "  ADDR=host:port is where the app listens, now $(ADDR). ARGS='...' are arguments for the"
-	@echo "  Fastly CLI (build, serve, demo) or for go test (e2e, test): make e2e ARGS=-run=TestDemo."
+help: ## List the targets. ADDR=host:port is where the app listens, ARGS='...' are more arguments
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
-demo: kit ## Run the app with the demo origin (or with ORIGIN=directory), and print what to try
-	@exec $(KIT) -origin "$$ORIGIN" demo $(ARGS)
+demo: go ## Run the app with the demo's origin, and print what to try (ARGS: fastly compute serve)
+	$(TOOLS) && go -C testdata build -o bin/ ./origin && exec testdata/bin/origin $(SERVE)
 
-test: lint testtools ## Run all tests: lint, unit and e2e
-	$(GOTESTSUM) '$(UNIT) && $(E2E)'
+serve: go ## Run the app with your own origin (ARGS: fastly compute serve)
+	$(TOOLS) && exec $(SERVE)
 
-serve: kit ## Run the app with your own origin (fastly compute serve)
-	@exec $(KIT) serve $(ARGS)
+test: lint ## Run all tests (ARGS: go test, for the end-to-end tests)
+	go test ./... && go -C testdata test -race ./grip ./origin
+	$(TOOLS) && $(E2E)
 
-build: kit ## Build bin/main.wasm and the package (fastly compute build)
-	@exec $(KIT) build $(ARGS)
-
-tools: kit ## Install the Fastly CLI, Viceroy and Pushpin, if they are missing
-	@exec $(KIT) tools
-
-env: kit ## Print shell commands that put these tools on PATH: eval "$(make -s env)"
-	@exec $(KIT) env $(ARGS)
-
-testtools: kit # also installs a browser, which only the tests need
-	@exec $(KIT) testtools
-
-lint: go ## Run gofmt, go vet, staticcheck and actionlint, and ShellCheck if it is on PATH
+lint: go
+	@testdata/tools.sh tests >/dev/null
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
-	go mod tidy -diff
-	go -C testdata mod tidy -diff
-	go vet ./...
-	$(WASM) vet $(TAGS) ./...
-	go -C testdata vet ./...
-	@staticcheck=$$(go -C testdata tool -n staticcheck) && set -x && $$staticcheck ./... && \
-		GOOS=wasip1 GOARCH=wasm $$staticcheck $(TAGS) ./... && cd testdata && $$staticcheck ./...
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(wildcard .ci/run) testdata/local/*.sh; \
-		else echo 'ShellCheck is not on PATH: the shell scripts are not checked'; fi
-	$(if $(WORKFLOWS),go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 $(WORKFLOWS))
+	go mod tidy -diff && go -C testdata mod tidy -diff
+	go vet ./... && GOOS=wasip1 GOARCH=wasm go vet -tags=fastlyinternalsetparseuri ./... && go -C testdata vet ./...
+	staticcheck=$$(go -C testdata tool -n staticcheck) && $$staticcheck ./... && cd testdata && $$staticcheck ./...
+	shellcheck testdata/tools.sh
 
-unit: go ## Run only the unit tests, which need no tools but Go
-	$(GOTESTSUM) '$(UNIT)'
+live: go ## Test the demo's origin behind a service: make live URL=https://www.example.com
+	@$(E2E) -v -run='^TestLive$$' -url='$(URL)'
 
-e2e: testtools ## Run the end-to-end tests, with the Fastly CLI, Viceroy, Pushpin and a browser
-	$(GOTESTSUM) '$(E2E)'
+bench: go ## Measure the app, and those in PEERS, with the Viceroy in VICEROY: see testdata/e2e/README.md
+	@[ ! -e testdata/bin/bench.txt ] || mv testdata/bin/bench.txt testdata/bin/bench.old.txt
+	$(TOOLS) && mkdir -p testdata/bin && ROUNDS=6 $(E2E) -run='^$$' -bench=. >testdata/bin/bench.out
+	@sed 's/#[0-9]*//' testdata/bin/bench.out >testdata/bin/bench.txt
+	@go -C testdata tool benchstat -col /app bin/bench.txt
 
-load: tools ## Hold 4000 connections through the app, check every message, then test faults (a few minutes)
-	go -C testdata test -count=1 -timeout=20m -v -run='^TestFaults$$' ./e2e -long
+load: go ## Hold 4000 connections through the app, check every message, and let parts die (a few minutes)
+	$(TOOLS) && $(E2E) -v -run='^TestLoad$$' -long
 
-bench: tools build ## Measure the app, and other compiled apps: PEERS='files or directories' VICEROY=path JSON=file BENCH='flags'
-	@go -C testdata build -o bin/ ./bench
-	@exec testdata/bin/bench -viceroy '$(VICEROY)' -json '$(JSON)' $(BENCH) -- $(PEERS)
-
-clean: ## Remove the build output and logs (not the tools' cache)
+clean: ## Remove the build output and logs, but not the tools
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin testdata/_artifacts
 
-kit: go
-	@go -C testdata build -o bin/ ./kit ./origin
-
 go:
-	@command -v go >/dev/null || { echo "Go is missing: install $$(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl/" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "Go is missing: install it from https://go.dev/dl/" >&2; exit 1; }

@@ -41,11 +41,11 @@ func TestNotConfigured(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	p.edit(t, "fastly.toml", "[local_server.backends.origin]", "[local_server.backends.other]")
-	p.startViceroy(t)
+	p.serveAlone(t)
 	t.Run("backend", func(t *testing.T) {
 		needs(t, "origin", "POST")
 		p.checkFailure(t, "500 Internal Server Error")
-		p.waitForLog(t, "FASTLY_SERVICE_VERSION: 0") // deploy.yml needs it
+		p.waitForLog(t, "FASTLY_SERVICE_VERSION: 0")
 		p.waitForLog(t, `POST "/": send to backend "origin": backend not found; `+
 			"to create the backend: fastly service backend create --name=origin ")
 	})
@@ -64,7 +64,7 @@ func TestNotConfigured(t *testing.T) {
 }
 
 // checkFailure checks that a POST gets only this status, as plain text that is not cached.
-func (p *project) checkFailure(t *testing.T, status string) {
+func (p *project) checkFailure(t testing.TB, status string) {
 	t.Helper()
 	resp := p.exchange(t, "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n")
 	_, text, _ := strings.Cut(status, " ")

@@ -3,88 +3,163 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
-	"compute-starter-kit-go-fanout-forward/testdata/local"
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// TestLive tests each endpoint of the demo's origin through the app, Viceroy and Pushpin, then
-// its page, and then the origins in other languages. What the origin refuses, and its commands on
-// a WebSocket, are in the origin's own tests.
+var liveURL = flag.String("url", "", "test the demo's origin behind the app at this `URL`, and start nothing")
+
+// TestLive tests the demo's origin behind the app: in Viceroy and Pushpin, or with -url on Fastly.
+// In both cases it only uses what a client can reach.
 func TestLive(t *testing.T) {
-	needsDefault(t)
-	t.Parallel()
-	p := newProject(t)
-	env := []string{"GRIP_URL=" + p.GripURL()}
-	origin := runOrigin(t, p, p.Origin, env, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
-	p.serve(t)
-
-	// This must be the first test: it needs a channel without subscriptions.
-	t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, p) })
-	t.Run("events", func(t *testing.T) { testEvents(t, p) })
-	t.Run("poll", func(t *testing.T) { testPoll(t, p) })
-	t.Run("socket", func(t *testing.T) { testSocket(t, p) })
-	t.Run("stream", func(t *testing.T) { testStream(t, p) })
-	t.Run("refusals", func(t *testing.T) {
-		testRefusals(t, p, "GET /stream", "GET /events", "GET /poll", "POST /socket")
-	})
-	t.Run("production", func(t *testing.T) {
-		testProduction(t, p.log, func(addr, gripURL, verifyKey string) {
-			runOrigin(t, p, addr, []string{"GRIP_URL=" + gripURL, "GRIP_VERIFY_KEY=" + verifyKey})
-		}, `publish to "demo": publishing was refused with status 401`,
-			"publish: no response from the GRIP proxy")
-	})
-	t.Run("page", func(t *testing.T) { testPage(t, p) })
-
-	origin.Stop()
-	testOrigins(t, p)
+	at := site{*liveURL}
+	var p *project
+	if *liveURL == "" {
+		needsDefault(t)
+		t.Parallel()
+		p = newProject(t)
+		runOrigin(t, p, p.origin, []string{"GRIP_URL=" + p.gripURL()}, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
+		p.serve(t)
+		at = p.site
+	} else if u, err := url.Parse(*liveURL); err != nil || u.Host == "" {
+		t.Fatalf("-url=%s: the URL must be that of the service, such as https://www.example.com", *liveURL)
+	}
+	// Each mistake in the set-up makes many tests fail, so the first one ends them.
+	if t.Run("set-up", func(t *testing.T) { testSetUp(t, at) }) {
+		t.Run("bodies", func(t *testing.T) { testBodies(t, at) })
+		t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, at) })
+		t.Run("events", func(t *testing.T) { testEvents(t, at) })
+		t.Run("poll", func(t *testing.T) { testPoll(t, at) })
+		t.Run("socket", func(t *testing.T) { testSocket(t, at) })
+		t.Run("stream", func(t *testing.T) { testStream(t, at) })
+		if p != nil {
+			t.Run("page", func(t *testing.T) { testPage(t, p) })
+		}
+	}
 }
 
-// A message is published every 20 ms. This begins before the first subscription to the
-// channel. Event streams connect during this time. About a second after the first subscription,
-// Pushpin sends all the requests that it holds to the origin again. The clients also
-// disconnect, at once and then after every ten messages, and connect again. In the end, each
-// client must have every message from its first one on, once and in order. testPage does this
-// with long-polls and WebSockets.
-func testNothingLost(t *testing.T, p *project) {
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+// echo is what the demo's origin answers at /echo.
+type echo struct {
+	Method, Target, Host string
+	Header               http.Header
+	BodyBytes            int
+	ViaFanout            bool
+}
+
+// testSetUp checks that GET and HEAD are handed off, that POST is forwarded, and that messages arrive.
+// If something is not set up, the test says what to do.
+func testSetUp(t *testing.T, at site) {
+	var got echo
+	for _, method := range []string{"GET", "HEAD", "POST"} {
+		answer := at.fetch(t, method, "/echo?a=b", "", "Grip-Sig", "forged")
+		request := method + " /echo"
+		switch {
+		case answer.status == http.StatusServiceUnavailable && method != "POST":
+			t.Fatalf("%s was answered with 503: enable Fanout for the service (fastly products --enable=fanout)", request)
+		case answer.status == http.StatusInternalServerError:
+			t.Fatalf("%s was answered with 500: has the service a backend with the name origin? "+
+				"The app's log has the command that creates it (fastly log-tail)", request)
+		case answer.status >= 502:
+			t.Fatalf("%s was answered with %d (%.80q): no origin answers at the address of the backend origin. "+
+				"Start it, and check the backend's address, port and TLS", request, answer.status, answer.body)
+		case answer.status != http.StatusOK:
+			t.Fatalf("%s was answered with %d (%.80q): that is not the demo's origin", request, answer.status, answer.body)
+		case method == "HEAD":
+			continue
+		}
+		got = echo{}
+		if err := json.Unmarshal([]byte(answer.body), &got); err != nil || got.Method != method || got.Target != "/echo?a=b" {
+			t.Fatalf("%s: the answer %.200q is not that of the demo's origin", request, answer.body)
+		}
+		if u, _ := url.Parse(at.base); got.Host == u.Host {
+			t.Errorf("the origin sees the Host %s of the service: set the Override Host of the backend origin "+
+				"to the origin's own host", got.Host)
+		}
+		switch sig := got.Header.Get(grip.HeaderSig); {
+		case method == "POST" && got.ViaFanout:
+			t.Fatal("POST /echo was handed off: the app must forward it")
+		case method == "GET" && sig == "forged":
+			t.Fatal("GET /echo was not handed off: does the condition in main.go hand it off?")
+		case method == "GET" && sig == "":
+			t.Fatal("GET /echo was not handed off: is Fanout enabled?")
+		case method == "GET" && !got.ViaFanout:
+			t.Fatal("GET /echo was handed off, but the origin does not accept the proxy's signature: " +
+				"check verify-iss in the origin's GRIP_URL, which names the service, and its key")
+		}
+	}
+	channel := rand.Text()
+	stream := at.open(t, "/events?channel="+channel)
+	stream.until("event: start")
+	id := "id: " + at.say(t, channel, "hello").ID
+	for stream.Scan() && stream.Text() != id { // until the patience ends
+	}
+	if stream.Text() != id {
+		t.Fatal("POST /publish was accepted, but the message does not arrive: " +
+			"check that the origin's GRIP_URL publishes to this service")
+	}
+}
+
+// A large upload arrives whole.
+func testBodies(t *testing.T, at site) {
+	var got echo
+	answer := at.fetch(t, "POST", "/echo", mebibyte)
+	if err := json.Unmarshal([]byte(answer.body), &got); err != nil || got.BodyBytes != len(mebibyte) {
+		t.Errorf("of a POST with 1 MiB arrived %d bytes; the answer is %.200q", got.BodyBytes, answer.body)
+	}
+}
+
+// Messages are published while event streams connect. About a second after the first subscription
+// to a channel, Pushpin sends all the requests that it holds to the origin again. The clients also
+// disconnect, at once and then after every ten messages, and connect again. In the end, each client
+// must have every message from its first one on, once and in order. testPage does this with
+// long-polls and WebSockets.
+func testNothingLost(t *testing.T, at site) {
+	ctx, cancel := context.WithTimeout(t.Context(), 8*patience)
 	defer cancel()
-	var clients sync.WaitGroup
-	for i := 1; i <= 200; i++ {
-		say(t, p, "lost", strconv.Itoa(i))
-		if i >= 5 && i < 85 && i%5 == 0 { // they connect one after another
-			clients.Go(func() {
-				if err := follow(ctx, p); err != nil {
-					t.Errorf("the client that connected after message %d: %v", i, err)
-				}
-			})
+	const messages, clients = 150, 16
+	channel, results := rand.Text(), make(chan error, clients)
+	for i := 1; i <= messages; i++ {
+		at.say(t, channel, strconv.Itoa(i))
+		if i%5 == 0 && i <= 5*clients { // they connect one after another
+			go func() { results <- at.follow(ctx, channel, messages) }()
 		}
 		time.Sleep(20 * time.Millisecond) // this sets the rate; it does not wait for anything
 	}
-	clients.Wait()
+	for range clients {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
-// follow connects a client again and again. Its messages must be consecutive numbers up to 200.
-func follow(ctx context.Context, p *project) error {
+// follow connects a client again and again. Its messages must be consecutive numbers, up to the end.
+func (at site) follow(ctx context.Context, channel string, end int) error {
 	last, previous, dropped := "", 0, 0
-	for connections := 0; previous < 200; connections++ {
+	for connections := 0; previous < end; connections++ {
 		ctx, leave := context.WithCancel(ctx)
 		defer leave()
-		lines, err := openLines(ctx, p.url("/events?channel=lost&after="+last))
-		for events := 0; err == nil && previous < 200 && events < 1+10*min(connections, 1); {
+		lines, err := at.lines(ctx, "/events?channel="+channel+"&after="+last)
+		if err != nil {
+			return err
+		}
+		for events := 0; previous < end && events < 1+10*min(connections, 1); {
 			if !lines.Scan() {
 				if dropped++; dropped > 2 { // Pushpin 1.36 may drop one
 					return fmt.Errorf("after %d, the stream ended again: %v", previous, lines.Err())
@@ -96,93 +171,88 @@ func follow(ctx context.Context, p *project) error {
 				continue
 			}
 			var m message
-			err = json.Unmarshal([]byte(data), &m)
+			err := json.Unmarshal([]byte(data), &m)
 			n, _ := strconv.Atoi(m.Text)
-			if m.Gap || (events == 0) != (m.Start != "") || events > 0 && previous > 0 && n != previous+1 {
-				return fmt.Errorf("after %d: got %s", previous, data)
+			if err != nil || m.Gap || (events == 0) != (m.Start != "") || events > 0 && previous > 0 && n != previous+1 {
+				return fmt.Errorf("after %d: got %s (%v)", previous, data, err)
 			}
 			last, previous = m.ID+m.Start, max(previous, n)
 			events++
 		}
 		leave()
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
 
-// An event stream gets keep-alives. A client that connects again gets
-// the missed messages, in order.
-func testEvents(t *testing.T, p *project) {
-	url := p.url("/events?channel=events")
-	stream := open(t, url)
+// An event stream gets keep-alives. A client that connects again gets the missed messages, in order.
+func testEvents(t *testing.T, at site) {
+	channel := rand.Text()
+	target := "/events?channel=" + channel
+	stream := at.open(t, target)
 	stream.until(`data: {"start":"none-0","gap":false}`)
 	stream.until(": keep-alive")
-	first := say(t, p, "events", `<b>"bold"</b> & \ ☃`)
+	first := at.say(t, channel, `<b>"bold"</b> & \ ☃`)
 	stream.until("id: " + first.ID)
 	stream.until(`data: {"id":"` + first.ID + `","prev":"none-0","text":"<b>\"bold\"</b> & \\ ☃","at":`)
-	second := say(t, p, "events", strings.Repeat("y", 16_000))
+	second := at.say(t, channel, strings.Repeat("y", 16_000))
 	stream.until("id: " + second.ID)
 
-	stream = open(t, url+"&after=other-7", "Last-Event-ID", first.ID) // a browser keeps the URL
+	stream = at.open(t, target+"&after=other-7", "Last-Event-ID", first.ID) // a browser keeps the URL
 	stream.until(`data: {"start":"` + first.ID + `","gap":false}`)
 	stream.until("id: " + second.ID)
 
-	stream = open(t, url+"&after=other-7")
+	stream = at.open(t, target+"&after=other-7")
 	stream.until(`data: {"start":"none-0","gap":true}`)
 	stream.until("id: " + first.ID)
 }
 
-// A long-poll waits for a message, or for its timeout. A client with an
-// unknown id gets its answer at once.
-func testPoll(t *testing.T, p *project) {
-	started := time.Now()
-	got := fetch(t, "GET", p.url("/poll?channel=poll"), "")
-	if got.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("caches may keep the answer: %v", got.header)
-	}
-	if strings.Join(strings.Fields(got.body), "") != `{"messages":[],"last":"none-0","gap":false}` {
-		t.Errorf("after the timeout: got %s", got.body)
-	}
-	waited := time.Since(started)
-	if waited < 4900*time.Millisecond || waited > 20*time.Second { // the default is 25 s
-		t.Errorf("the timeout of 5s came after %v", waited)
-	}
-	got = fetch(t, "GET", p.url("/poll?channel=poll&after=other-7"), "")
-	if strings.Join(strings.Fields(got.body), "") != `{"messages":[],"last":"none-0","gap":true}` {
-		t.Errorf("from an unknown id: got %s", got.body)
-	}
-}
-
-// A WebSocket accepts a subprotocol, answers pings and keeps attributes. It
-// closes with a code of either side.
-func testSocket(t *testing.T, p *project) {
-	ctx := withPatience(t)
-	conn := dialSocket(t, ctx, p, "name=ann", "other", "fanout-demo")
-	if got := conn.Subprotocol(); got != "fanout-demo" {
-		t.Errorf("the subprotocol is %q", got)
-	}
-	largest := strings.Repeat("x", 32<<10-2) // see the origin's maxEcho
-	for _, tt := range []struct{ send, want string }{
-		{"one", "one"},
-		{largest, largest},
-		{`{"whoami":true}`, `"echoed":2,"name":"ann"`},
-		{`{"close":4001,"reason":"bye"}`, `status = StatusCode(4001) and reason = "bye"`},
-	} {
-		if got := talk(ctx, conn, tt.send); !strings.Contains(got, tt.want) {
-			t.Errorf("%.50s: got %.200q, want %.200q", tt.send, got, tt.want)
+// A long-poll waits for its timeout, or for a message. With an unknown id, it does not wait.
+func testPoll(t *testing.T, at site) {
+	target := "/poll?channel=" + rand.Text()
+	poll := func(target, want string) {
+		t.Helper()
+		got := at.fetch(t, "GET", target, "")
+		if strings.Join(strings.Fields(got.body), "") != want || got.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: got %+v, want %s", target, got, want)
 		}
 	}
+	before := time.Now()
+	poll(target, `{"messages":[],"last":"none-0","gap":false}`)
+	if waited := time.Since(before); waited < 4*time.Second {
+		t.Errorf("the answer without a message came after %v", waited)
+	}
+	poll(target+"&after=other-7", `{"messages":[],"last":"none-0","gap":true}`)
+}
 
-	conn = dialSocket(t, ctx, p, "", "other") // fails if the origin accepts what was not offered
+// A WebSocket echoes texts and binary messages, answers pings, and closes with a code of either side.
+func testSocket(t *testing.T, at site) {
+	ctx := withPatience(t)
+	channel := "channel=" + rand.Text()
+	conn := at.socket(t, channel)
+	largest := strings.Repeat("x", 32<<10-2) // see the origin's maxEcho
+	for send, want := range map[string]string{
+		"one":                 "one",
+		largest:               largest,
+		`c:{"type":"detach"}`: `c:{"type":"detach"}`, // to Pushpin, c: begins a control message
+	} {
+		if got := talk(ctx, conn, send); got != want {
+			t.Errorf("%.50s: got %.200q, want %.200q", send, got, want)
+		}
+	}
+	conn.Write(ctx, websocket.MessageBinary, []byte("\x00\xff\r\n"))
+	if kind, got, err := conn.Read(ctx); kind != websocket.MessageBinary || string(got) != "\x00\xff\r\n" {
+		t.Errorf("binary came back as %v %q, %v", kind, got, err)
+	}
+	got, want := talk(ctx, conn, `{"close":4001,"reason":"bye"}`), `status = StatusCode(4001) and reason = "bye"`
+	if !strings.Contains(got, want) {
+		t.Errorf("closed with %q, want %q", got, want)
+	}
+
+	conn = at.socket(t, channel)
 	talk(ctx, conn, "is it open?")
-	// A publish request of 64 KiB arrives complete.
-	const around = len(`{"items":[{"channel":"demo","formats":{"ws-message":{"content":""}}}]}`)
-	want := strings.Repeat("z", 64<<10-around)
-	p.publish(t, `"ws-message":{"content":"`+want+`"}`)
-	if _, got, err := conn.Read(ctx); err != nil || string(got) != want {
-		t.Errorf("64 KiB: got %d bytes, %v", len(got), err)
+	at.say(t, strings.TrimPrefix(channel, "channel="), "published")
+	if _, got, err := conn.Read(ctx); err != nil || !strings.Contains(string(got), `"text":"published"`) {
+		t.Errorf("got %q, %v, and not what was published", got, err)
 	}
 	go conn.Read(ctx) // the library handles a pong only while it reads
 	if err := conn.Ping(ctx); err != nil {
@@ -193,54 +263,51 @@ func testSocket(t *testing.T, p *project) {
 	}
 }
 
-// A stream gets the messages of its own channel, and those that are
-// published directly to the proxy.
-func testStream(t *testing.T, p *project) {
-	stream := open(t, p.url("/stream"))
+// A stream gets the messages of its own channel.
+func testStream(t *testing.T, at site) {
+	channel := rand.Text()
+	stream := at.open(t, "/stream?channel="+channel)
 	stream.until("stream open")
-	say(t, p, "never.heard-of_it", "for another")
-	say(t, p, "demo", "for this one")
-	got := stream.until("for this one") // so the subscriptions have started
-	p.publish(t, `"http-stream":{"content":"directly\n"}`)
-	got = append(got, stream.until("directly")...)
-	if got := strings.Join(got, ""); got != "for this onedirectly" { // there may be keep-alives, too
+	at.say(t, rand.Text(), "for another")
+	at.say(t, channel, "for this one")
+	if got := strings.Join(stream.until("for this one"), ""); got != "for this one" { // there may be keep-alives, too
 		t.Errorf("got %q", got)
 	}
 }
 
-// runOrigin runs the demo's origin until the test ends.
-func runOrigin(t *testing.T, p *project, addr string, env []string, args ...string) *local.Process {
+// runOrigin runs the demo's origin at addr, with more variables, until the test ends.
+func runOrigin(t testing.TB, p *project, addr string, env []string, args ...string) *program {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "origin")
-	p.run(t, ".", "go", "build", "-o", path, "../origin")
+	sh(t, ".", `go build -o "$1" ../origin`, path)
 	cmd := exec.Command(path, append([]string{"-addr", addr, "-trust", "http://" + p.addr}, args...)...)
-	cmd.Env = env
-	origin, err := local.Start(cmd, p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(origin.Stop)
-	if _, err := origin.WaitForListener(t.Context(), addr); err != nil {
-		t.Fatal(err)
-	}
+	cmd.Env = append(os.Environ(), env...)
+	origin := start(t, p.log, cmd)
+	origin.wait(t, "origin: listening on ")
 	return origin
 }
 
-// message is a message of the demo's origin, or its first answer to a
-// client, which has Start and Gap.
+// site is where the tests reach the demo's origin.
+type site struct{ base string }
+
+// message is a message of the demo's origin, or its first answer to a client, which has Start and Gap.
 type message struct {
 	ID, Text, Start string
 	Gap             bool
 }
 
 // say publishes a text through the app and returns the message.
-func say(t *testing.T, p *project, channel, text string) message {
+func (at site) say(t testing.TB, channel, text string) (m message) {
 	t.Helper()
-	got := fetch(t, "POST", p.url("/publish?channel="+channel), text)
-	var m message
-	err := json.Unmarshal([]byte(got.body), &m)
-	if got.status != http.StatusOK || err != nil || m.Text != text {
-		t.Fatalf("publish: status %d, %s", got.status, got.body)
+	got := at.fetch(t, "POST", "/publish?channel="+channel, text)
+	switch err := json.Unmarshal([]byte(got.body), &m); {
+	case got.status == http.StatusUnauthorized:
+		t.Fatalf("POST /publish was answered with 401 (%q): set PUBLISH_TOKEN to the origin's token", got.body)
+	case got.status == http.StatusBadGateway:
+		t.Fatalf("POST /publish was answered with 502 (%q): check the address and the key in the origin's GRIP_URL; "+
+			"the origin's log has the cause", got.body)
+	case got.status != http.StatusOK || err != nil || m.Text != text:
+		t.Fatalf("POST /publish was answered with %d: %q", got.status, got.body)
 	}
 	return m
 }
@@ -252,45 +319,38 @@ type answer struct {
 	body   string
 }
 
-// fetch sends a request. header has names and values, in turn; an empty value is not sent.
-func fetch(t *testing.T, method, url, body string, header ...string) answer {
+// fetch sends a request. header has names and values, in turn.
+func (at site) fetch(t testing.TB, method, target, body string, header ...string) answer {
 	t.Helper()
-	resp, err := do(withPatience(t), method, url, body, header...)
+	resp, err := at.do(withPatience(t), method, target, body, header...)
 	if err != nil {
-		t.Error(err)
-		return answer{}
+		t.Fatalf("%s %s: %v", method, target, err)
 	}
 	defer resp.Body.Close()
 	content, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Error(err)
+		t.Errorf("%s %s: the response broke off: %v", method, target, err)
 	}
 	return answer{resp.StatusCode, resp.Header, string(content)}
 }
 
-func do(ctx context.Context, method, url, body string, header ...string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+func (at site) do(ctx context.Context, method, target, body string, header ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, at.base+target, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	for i := 0; i < len(header); i += 2 {
-		if header[i+1] != "" {
-			req.Header.Set(header[i], header[i+1])
-		}
+		req.Header.Set(header[i], header[i+1])
+	}
+	if token := os.Getenv("PUBLISH_TOKEN"); token != "" && strings.HasPrefix(target, "/publish") {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	return http.DefaultClient.Do(req)
 }
 
-func withPatience(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// openLines opens a response that does not end, and returns its lines. It
-// closes the response when ctx ends.
-func openLines(ctx context.Context, url string, header ...string) (*bufio.Scanner, error) {
-	resp, err := do(ctx, "GET", url, "", header...)
+// lines opens a response that does not end, and returns its lines. It closes the response when ctx ends.
+func (at site) lines(ctx context.Context, target string, header ...string) (*bufio.Scanner, error) {
+	resp, err := at.do(ctx, "GET", target, "", header...)
 	if err != nil {
 		return nil, err
 	}
@@ -303,42 +363,42 @@ func openLines(ctx context.Context, url string, header ...string) (*bufio.Scanne
 	return lines, nil
 }
 
-// lines are the lines of a response that does not end.
-type lines struct {
-	t *testing.T
+// stream is a response that does not end.
+type stream struct {
+	t testing.TB
 	*bufio.Scanner
 }
 
-// open opens a stream. The stream ends with the test, or when its patience does.
-func open(t *testing.T, url string, header ...string) lines {
+// open opens a stream, which ends with the test, or when its patience does.
+func (at site) open(t testing.TB, target string, header ...string) stream {
 	t.Helper()
-	l, err := openLines(withPatience(t), url, header...)
+	lines, err := at.lines(withPatience(t), target, header...)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("GET %s: %v", target, err)
 	}
-	return lines{t, l}
+	return stream{t, lines}
 }
 
 // until returns the lines up to the first one with the prefix.
-func (l lines) until(prefix string) []string {
-	l.t.Helper()
+func (s stream) until(prefix string) []string {
+	s.t.Helper()
 	var got []string
-	for l.Scan() {
-		got = append(got, l.Text())
-		if strings.HasPrefix(l.Text(), prefix) {
+	for s.Scan() {
+		got = append(got, s.Text())
+		if strings.HasPrefix(s.Text(), prefix) {
 			return got
 		}
 	}
-	l.t.Fatalf("the stream ended without %q, with %v: %q", prefix, l.Err(), got)
+	s.t.Fatalf("the stream ended without %q, with %v: %q", prefix, s.Err(), got)
 	return nil
 }
 
-func dialSocket(t *testing.T, ctx context.Context, p *project, query string, protocols ...string) *websocket.Conn {
+// socket opens a WebSocket, which ends with the test.
+func (at site) socket(t testing.TB, query string) *websocket.Conn {
 	t.Helper()
-	conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/socket?"+query,
-		&websocket.DialOptions{Subprotocols: protocols})
+	conn, resp, err := websocket.Dial(withPatience(t), at.base+"/socket?"+query, nil)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("open a WebSocket: %v (%v)", err, resp)
 	}
 	conn.SetReadLimit(1 << 20)
 	t.Cleanup(func() { conn.CloseNow() })

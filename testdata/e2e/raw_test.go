@@ -70,7 +70,7 @@ type server struct {
 }
 
 // startServer runs a server at addr until the test ends.
-func startServer(t *testing.T, addr string) *server {
+func startServer(t testing.TB, addr string) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -135,7 +135,7 @@ func (s *server) answer(response string) {
 }
 
 // arrived returns the next request that arrives.
-func (s *server) arrived(t *testing.T) rawMessage {
+func (s *server) arrived(t testing.TB) rawMessage {
 	t.Helper()
 	select {
 	case req := <-s.requests:
@@ -147,7 +147,7 @@ func (s *server) arrived(t *testing.T) rawMessage {
 }
 
 // dial opens a connection to the app.
-func (p *project) dial(t *testing.T) net.Conn {
+func (p *project) dial(t testing.TB) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.addr)
 	if err != nil {
@@ -159,7 +159,7 @@ func (p *project) dial(t *testing.T) net.Conn {
 }
 
 // send writes the bytes of a request to a new connection.
-func (p *project) send(t *testing.T, request string) net.Conn {
+func (p *project) send(t testing.TB, request string) net.Conn {
 	t.Helper()
 	conn := p.dial(t)
 	if _, err := io.WriteString(conn, request); err != nil {
@@ -169,7 +169,7 @@ func (p *project) send(t *testing.T, request string) net.Conn {
 }
 
 // exchange sends the bytes of a request to the app on a new connection, and returns the response.
-func (p *project) exchange(t *testing.T, request string) rawMessage {
+func (p *project) exchange(t testing.TB, request string) rawMessage {
 	t.Helper()
 	conn := p.send(t, request)
 	defer conn.Close()
@@ -179,4 +179,17 @@ func (p *project) exchange(t *testing.T, request string) rawMessage {
 		t.Fatalf("%.80q: %v", request, err)
 	}
 	return resp
+}
+
+// readUntil reads up to the text.
+func readUntil(t *testing.T, r *bufio.Reader, text string) {
+	t.Helper()
+	var got strings.Builder
+	for !strings.HasSuffix(got.String(), text) {
+		b, err := r.ReadByte()
+		if err != nil {
+			t.Fatalf("after %q: %v; want %q", &got, err, text)
+		}
+		got.WriteByte(b)
+	}
 }

@@ -7,24 +7,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"compute-starter-kit-go-fanout-forward/testdata/local"
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
-
-// notRun says which of the READMEs' shell commands TestReadme does not run, and why. A key is the
-// beginning of the command, or its section.
-var notRun = map[string]string{
-	"Deploy":              "needs an account at Fastly; TestDeploy runs the commands with a stand-in for the API",
-	"go -C testdata test": "it is how this test runs",
-	"go -C testdata run":  "the demo runs the same origin",
-	"make demo ORIGIN=":   "TestLive runs it",
-	"export GRIP_URL=":    "that of another origin: TestLive has such a value",
-	"make bench":          "TestBench runs it, for less time",
-	"make load":           "takes minutes; TestFaults does the same with fewer connections",
-}
 
 const readmePath = "../../README.md"
 
@@ -34,29 +23,64 @@ func ownReadme() bool {
 	return strings.HasPrefix(string(readme), "# Fanout forward: ")
 }
 
-// readmes are the kit's READMEs, first the one at the top.
-func readmes() (paths []string) {
+// documents are the kit's documents, first the README at the top.
+func documents() (paths []string) {
 	for _, pattern := range []string{readmePath, "../../SECURITY.md", "../*.md", "../*/README.md", "../origins/*/README.md"} {
-		found, _ := filepath.Glob(pattern) // the patterns are not malformed
+		found, _ := filepath.Glob(pattern)
 		paths = append(paths, found...)
+	}
+	if !ownReadme() {
+		paths = slices.DeleteFunc(paths, func(path string) bool { return path == readmePath })
 	}
 	return paths
 }
 
-// TestLinks checks that what the READMEs link to in the project is there, the headings too.
+// block is a fenced block of a document.
+type block struct {
+	path, lang string
+	section    string // the heading of level two that it is under
+	intro      string // the line before it that is not empty
+	text       string
+}
+
+// fenced matches a heading of level two, or the line before a fenced block and the block.
+var fenced = regexp.MustCompile("(?m)^## (.*)$|(?:^(.*)\n+)?^( *)```(.*)\n((?:.*\n)*?) *```$")
+
+// blocks returns the blocks of these documents.
+func blocks(t testing.TB, paths ...string) (blocks []block) {
+	t.Helper()
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		section := ""
+		for _, m := range fenced.FindAllStringSubmatch(string(content), -1) {
+			if m[1] != "" {
+				section = m[1]
+				continue
+			}
+			text := strings.ReplaceAll("\n"+m[5], "\n"+m[3], "\n")[1:] // without the indent of a list
+			blocks = append(blocks, block{path, m[4], section, strings.TrimSpace(m[2]), text})
+		}
+	}
+	return blocks
+}
+
+// TestLinks checks that what the documents link to in the project is there, the headings too.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s#:]*)(?:#([^)\s]*))?\)`) // without those to other sites, which have a colon
 	punctuation := regexp.MustCompile(`[^\p{L}\p{N}\n# _-]`)
-	for _, path := range readmes() {
-		if path == readmePath && !ownReadme() {
-			continue
-		}
+	for _, path := range documents() {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, match := range link.FindAllStringSubmatch(string(content), -1) {
 			linked, err := os.ReadFile(filepath.Join(filepath.Dir(path), cmp.Or(match[1], filepath.Base(path))))
+			if info, dirErr := os.Stat(filepath.Join(filepath.Dir(path), match[1])); dirErr == nil && info.IsDir() {
+				err = nil
+			}
 			anchors := strings.ReplaceAll(punctuation.ReplaceAllString(strings.ToLower(string(linked)), ""), " ", "-")
 			if err != nil || match[2] != "" && !strings.Contains(anchors, "#-"+match[2]+"\n") {
 				t.Errorf("%s links to %s: there is no such file or heading; %v", path, match[0], err)
@@ -65,148 +89,190 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestReadme does what the READMEs say, in the order of the one at the top, as a newcomer would, and
-// on the ports that it names. It runs every shell command that notRun does not list.
+// notRun says which of the documents' shell commands TestReadme does not run, and why. A key is the
+// beginning of the command, or the path of its document.
+var notRun = map[string]string{
+	"export FASTLY_API_TOKEN=":      "TestDeploy publishes, with a stand-in for Fastly's API",
+	"fastly service backend create": "TestDeploy",
+	"curl -H \"Fastly-Key":          "needs an account at Fastly",
+	"rm -r testdata":                "TestMinimal",
+	"make test":                     "it is how this test runs",
+	"eval \"$(testdata/tools.sh)\"\ngo -C testdata test": "it is how this test runs",
+	"make live":                     "TestLive runs these tests locally",
+	"make bench":                    "takes minutes",
+	"make load":                     "TestLoad does the same with fewer connections",
+	"go -C testdata run ./origin\n": "TestLive runs the demo's origin",
+	"../origins/README.md":          "the README has the same commands",
+	"../origins/node/README.md":     "TestOrigins",
+	"../origins/python/README.md":   "TestOrigins",
+}
+
+// TestReadme does what the README says, in its order, as a newcomer would, and on the ports that it
+// names. It runs every shell command of the documents that notRun does not list.
 func TestReadme(t *testing.T) {
 	needsDefault(t)
 	if !ownReadme() {
 		t.Skip("README.md is this project's own: it has another title than the kit's")
 	}
 	t.Parallel()
-	m, err := local.ReadManifest("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ports := append(m.Addresses(), local.DefaultAddr, m.Origin)
-	if err := local.CheckFree(t.Context(), ports...); err != nil {
-		skipOrFail(t, "the README's commands are NOT TESTED, as they need ports that are in use: %v", err)
-	}
-	n := &newcomer{dir: t.TempDir()}
-	// A line that goes on with a command is indented, or begins with a brace.
-	command := regexp.MustCompile(`.+\n([ }].*\n)*`)
-	for _, b := range blocks(t, readmes()...) {
-		for _, b.text = range command.FindAllString(b.text, -1) {
-			if b.lang == "sh" { // TestRecipes tests the Go blocks; the others are not commands
-				n.commands = append(n.commands, b)
-			}
+	ports := append(addrs(5561, 4), "localhost:3000", "localhost:7676", "localhost:7677")
+	for _, addr := range ports {
+		if taken(addr) {
+			t.Fatalf("the README's commands need %s, which is taken: stop what listens there", addr)
 		}
 	}
-	n.commands = append(n.commands, block{text: "(end)"})
-
-	// Whoever has the tools starts here.
-	kit, _ := filepath.Abs("../..")
-	tools := `eval "$(make -s -C ` + local.ShellQuote(kit) + " env)\"\n"
-	n.run(t, "", tools+n.next(t, "mkdir ")+n.next(t, "fastly compute init"))
-	n.dir = filepath.Join(n.dir, "my-app")
-	origin := n.start(t, "listening on", n.next(t, "go -C testdata run ./origin"))
-	serve := n.start(t, "Listening on http://"+local.DefaultAddr, tools+n.next(t, "fastly compute serve"))
-	n.run(t, `"text": "hello"`, n.next(t, "curl -d hello http://localhost:7676/publish"))
-	serve.Stop()
-	origin.Stop()
-
-	n.dir = filepath.Dir(n.dir)
-	n.run(t, "", n.next(t, "git clone ")+n.next(t, "cd "))
-	n.dir = filepath.Join(n.dir, kitName)
-	demo := n.start(t, invitation, n.next(t, "make demo"))
-	events := n.start(t, "(?m)^event: start$", n.next(t, "curl -N http://localhost:7676/events"))
-	websocket := n.next(t, "websocat ")
-	if _, err := exec.LookPath("websocat"); err != nil { // the README gives another command for this case
-		readme, _ := os.ReadFile(readmePath)
-		websocket = string(regexp.MustCompile("npx [^`]*").Find(readme))
+	if _, err := template(); err != nil {
+		t.Fatal(err)
 	}
-	socket, publish := n.start(t, "", websocket), n.next(t, "curl -d hello ")
-	for try := 0; try < 100 && !strings.Contains(socket.String(), `"text":"hello"`); try++ {
-		n.run(t, `"text": "hello"`, publish) // again, until the WebSocket is there to get it
+	n := &newcomer{dir: filepath.Join(t.TempDir(), kitName)}
+	sh(t, ".", `cp -R "$1" "$2"`, filepath.Join(os.TempDir(), "kit"), n.dir)
+	for _, b := range blocks(t, documents()...) {
+		if b.lang == "sh" {
+			n.blocks = append(n.blocks, b)
+		}
+	}
+
+	demo := n.start(t, "make demo", invitation)
+	n.run(t, "curl -d hello http://localhost:7676/publish", `"text": "hello"`)
+	clients := n.next(t, "curl -N http://localhost:7676/events")
+	events := n.startScript(t, clients[0], "(?m)^event: start$")
+	socket := n.startScript(t, webSocketClient(clients[1]), "")
+	for try := 0; try < 100 && !strings.Contains(socket.log.String(), `"text":"hello"`); try++ {
+		n.runScript(t, "curl -d hello http://localhost:7676/publish", `"text": "hello"`) // until the WebSocket is there
 		time.Sleep(300 * time.Millisecond)
 	}
-	socket.wait(t, `"text":"hello"`)
 	events.wait(t, `"text":"hello"`)
 	io.WriteString(socket.in, "typed\n")
 	socket.wait(t, `(?m)^(> )*typed$`)
-	n.run(t, "Fastly CLI version", n.next(t, `eval "$(make -s env)"`)+"fastly version\n")
-	n.run(t, "Published", n.next(t, "curl http://localhost:5561/publish/ -d '{"))
-	events.wait(t, "(?m)data: hello$")
-	socket.wait(t, `(?m)^(> )*hello$`)
-	n.run(t, `"viaFanout": true`, "curl http://localhost:7676/echo")
-	n.run(t, `"viaFanout": false`, "curl -X POST http://localhost:7676/echo")
-	demo.Stop()
+	demo.stop()
 
-	origin = n.start(t, `listening on .*, publishing to https://api\.fastly\.com/service/`,
-		n.next(t, "export GRIP_URL=")+n.next(t, "export GRIP_VERIFY_KEY=")+"exec testdata/bin/origin\n")
-	if strings.Contains(origin.String(), "WARNING") {
-		t.Errorf("with these variables the demo's origin says\n%s", origin)
-	}
-	origin.Stop()
-	n.next(t, "(end)")
-	waitFree(t, ports...)
-}
-
-// newcomer is somebody who reads the READMEs and does what they say.
-type newcomer struct {
-	dir      string  // where the commands run
-	commands []block // those that are still to come
-}
-
-// next returns the next command of the READMEs that begins with start. The commands before it must be in
-// notRun.
-func (n *newcomer) next(t *testing.T, start string) string {
-	t.Helper()
-	for i, c := range n.commands {
-		if strings.HasPrefix(c.text, start) {
-			n.commands = n.commands[i+1:]
-			return c.text
+	n.run(t, `eval "$(testdata/tools.sh)"`, "")
+	n.dir = filepath.Join(filepath.Dir(n.dir), "my-app")
+	for _, file := range []string{"main.go", "testdata/handoffs.txt", "testdata/page.png"} {
+		if _, err := os.Stat(filepath.Join(n.dir, file)); err != nil {
+			t.Fatal(err)
 		}
-		listed := false
+	}
+
+	commands := n.next(t, "go -C testdata run ./origins/go")
+	origin := n.startScript(t, commands[0], "")
+	serve := n.startScript(t, commands[1], "Listening on http://127.0.0.1:7676")
+	eventually(t, "the origin listens", func() bool { return taken("localhost:3000") })
+	var connected []*terminal
+	for _, command := range n.next(t, "curl -N http://localhost:7676/events") {
+		connected = append(connected, n.startScript(t, webSocketClient(command), ""))
+	}
+	publish := strings.Join(n.next(t, "curl http://localhost:5561/publish/"), "\n")
+	for _, client := range connected {
+		eventually(t, client.String()+" prints hello", func() bool {
+			n.runScript(t, publish, "Published")
+			return client.log.find(regexp.MustCompile("hello"))
+		})
+	}
+	serve.stop()
+	origin.stop()
+
+	keys := strings.Join(n.next(t, "export GRIP_URL="), "")
+	n.next(t, "export GRIP_URL='https") // origin/README.md has the same
+	origin = n.startScript(t, keys+"export PUBLISH_TOKEN=token\ngo -C testdata run ./origin",
+		"publishing to https://api.fastly.com/service/")
+	n.runScript(t, "PUBLISH_TOKEN=token\n"+strings.Join(n.next(t, `curl -H "Authorization`), ""), "proxy did not accept")
+	origin.stop()
+	public := strings.Join(n.next(t, "export GRIP_URL='…'"), "")
+	origin = n.startScript(t, keys+strings.Replace(public, "GRIP_URL='…' GRIP_VERIFY_KEY='…'", "A=", 1), "listening on :8080")
+	if strings.Contains(origin.log.String(), "WARNING") {
+		t.Errorf("with these variables the demo's origin says\n%s", origin.log)
+	}
+	origin.stop()
+	n.runScript(t, "mkdir ../copy; cd ../copy; go mod init example.com/copy\n"+strings.Join(n.next(t, "cp -r "), "")+
+		"go get github.com/golang-jwt/jwt/v5; go vet ./grip", "")
+	n.next(t, "")
+	eventually(t, "all ports are free", func() bool { return !slices.ContainsFunc(ports, taken) })
+}
+
+// kitName is the name of the kit's directory.
+const kitName = "compute-starter-kit-go-fanout-forward"
+
+// webSocketClient returns the command, or the README's other one if websocat is not installed.
+func webSocketClient(command string) string {
+	_, err := exec.LookPath("websocat")
+	return regexp.MustCompile(`websocat( ws:\S+)`).ReplaceAllStringFunc(command, func(found string) string {
+		if err == nil {
+			return found
+		}
+		return "npx --yes wscat@6.1.0 -c" + strings.TrimPrefix(found, "websocat")
+	})
+}
+
+// newcomer is somebody who reads the documents and does what they say.
+type newcomer struct {
+	dir    string  // where the commands run
+	blocks []block // those that are still to come
+}
+
+// next returns the commands of the next block that begins with start. notRun must have the blocks
+// before it.
+func (n *newcomer) next(t *testing.T, start string) []string {
+	t.Helper()
+	for i, b := range n.blocks {
+		if start != "" && strings.HasPrefix(b.text, start) {
+			n.blocks = n.blocks[i+1:]
+			// A line that goes on with a command is indented, or begins with a brace.
+			return regexp.MustCompile(`.+\n([ }].*\n)*`).FindAllString(b.text, -1)
+		}
+		listed := notRun[b.path] != ""
 		for beginning := range notRun {
-			listed = listed || c.section == beginning || strings.HasPrefix(c.text, beginning)
+			listed = listed || strings.HasPrefix(b.text, beginning)
 		}
 		if !listed {
-			t.Errorf("%s:%d: nothing runs this command: run it here, or list it in notRun, with the reason:\n%s", c.path, c.line, c.text)
+			t.Errorf("%s: nothing runs this: run it here, or list it in notRun, with the reason:\n%s", b.path, b.text)
 		}
 	}
-	t.Fatalf("the READMEs have no command %q, or have it before one that this test runs first", start)
-	return ""
+	if start != "" {
+		t.Fatalf("the documents have no block %q, or have it before one that this test runs first", start)
+	}
+	return nil
 }
 
-// session is a terminal in which something runs.
-type session struct {
-	*local.Process
-	logBuffer
+// terminal is a terminal in which something runs.
+type terminal struct {
+	*program
 	in io.Writer
 }
 
-func (s *session) wait(t *testing.T, pattern string) {
-	t.Helper()
-	s.logBuffer.wait(t, pattern, s.Process, 4*patience)
-}
-
-// shell returns a command that runs the script.
 func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
 	t.Log("$ " + strings.TrimSpace(script))
-	values := strings.NewReplacer("https://github.com/{owner}/"+kitName, kitURL, "{service-id}", "ID", "{api-token}", "TOKEN")
+	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN",
+		"https://www.example.com/publish", "http://localhost:3000/publish")
 	cmd := exec.Command("sh", "-ec", values.Replace(script))
 	cmd.Dir = n.dir
 	return cmd
 }
 
-// start runs the script until the test ends at the latest. It waits until the script prints what
+// start runs the next block until the test ends at the latest. It waits until the block prints what
 // matches the pattern.
-func (n *newcomer) start(t *testing.T, pattern, script string) *session {
+func (n *newcomer) start(t *testing.T, block, pattern string) *terminal {
 	t.Helper()
-	cmd, s := n.shell(t, script), &session{}
-	s.in, _ = cmd.StdinPipe()
-	var err error
-	if s.Process, err = local.Start(cmd, &s.logBuffer); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
-	s.wait(t, pattern)
-	return s
+	return n.startScript(t, strings.Join(n.next(t, block), ""), pattern)
 }
 
-// run runs the script to its end. It must print the text want. A newcomer presses Enter at each
-// question.
-func (n *newcomer) run(t *testing.T, want, script string) {
+func (n *newcomer) startScript(t *testing.T, script, pattern string) *terminal {
+	t.Helper()
+	cmd := n.shell(t, script)
+	in, _ := cmd.StdinPipe()
+	running := &terminal{start(t, &logBuffer{}, cmd), in}
+	running.wait(t, pattern)
+	return running
+}
+
+// run runs the next block to its end. The block must print the text want. A newcomer presses Enter
+// at each question.
+func (n *newcomer) run(t *testing.T, block, want string) {
+	t.Helper()
+	n.runScript(t, strings.Join(n.next(t, block), ""), want)
+}
+
+func (n *newcomer) runScript(t *testing.T, script, want string) {
 	t.Helper()
 	cmd := n.shell(t, script)
 	cmd.Stdin = strings.NewReader(strings.Repeat("\n", 10))
@@ -215,37 +281,19 @@ func (n *newcomer) run(t *testing.T, want, script string) {
 	}
 }
 
-// block is a fenced block of a README.
-type block struct {
-	path    string // of the README
-	lang    string
-	section string // the heading of level two that it is under
-	intro   string // the line before it that is not empty
-	line    int
-	text    string
-}
-
-// fenced matches a heading of level two, or the line before a fenced block and the block.
-var fenced = regexp.MustCompile("(?m)^## (.*)$|(?:^(.*)\n+)?^ *```(.*)\n((?:.*\n)*?) *```$")
-
-// blocks returns the blocks of these READMEs.
-func blocks(t *testing.T, paths ...string) (blocks []block) {
-	t.Helper()
-	for _, path := range paths {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		section := ""
-		for _, at := range fenced.FindAllSubmatchIndex(content, -1) {
-			group := func(n int) string { return string(content[max(0, at[2*n]):max(0, at[2*n+1])]) }
-			if at[2] >= 0 {
-				section = group(1)
-				continue
-			}
-			line := strings.Count(string(content[:at[8]]), "\n")
-			blocks = append(blocks, block{path, group(3), section, strings.TrimSpace(group(2)), line, group(4)})
-		}
+// The README prints the origin in Go as it is, and the local key as grip has it.
+func TestReadmePrograms(t *testing.T) {
+	if !ownReadme() {
+		t.Skip("README.md is this project's own")
 	}
-	return blocks
+	program, err := os.ReadFile("../origins/go/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := slices.ContainsFunc(blocks(t, readmePath), func(b block) bool { return b.text == string(program) })
+	keys, err := os.ReadFile("../origin/README.md")
+	if err != nil || !printed || !strings.Contains(string(keys), grip.LocalKey) {
+		t.Errorf("README.md prints testdata/origins/go/main.go: %t; origin/README.md has the local key: %t",
+			printed, strings.Contains(string(keys), grip.LocalKey))
+	}
 }

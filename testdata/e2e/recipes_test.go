@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -35,7 +33,7 @@ const (
 )
 
 // recipeTests are what the table of a recipe cannot say.
-var recipeTests = map[string]func(*testing.T, *project, *server){
+var recipeTests = map[string]func(*testing.T, *chain){
 	purge:        testPurge,
 	change:       testChange,
 	token:        testToken,
@@ -50,19 +48,19 @@ var recipeBases = map[string][]string{
 	edge:     {change},
 }
 
-// TestRecipes applies each recipe to a new project, exactly as it is printed. It runs the unit
-// tests there, which send the requests of the recipe's table to the handler. Then it sends these
-// requests to the app behind the real Pushpin.
+// TestRecipes applies each recipe to a new project, exactly as it is printed. The project's own test
+// then sends the requests of the recipe's table to the handler. After that, they are sent to the app
+// behind the real Pushpin.
 func TestRecipes(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
 	recipes, printed := map[string]bool{}, map[string]bool{}
 	for _, b := range blocks(t, recipesPath) {
-		recipes[b.section], printed[b.text] = true, true
+		recipes[b.section], printed[strings.TrimSpace(b.text)] = true, true
 	}
-	for _, b := range blocks(t, readmePath) {
-		if ownReadme() && b.lang == "go" && !printed[b.text] {
-			t.Errorf("%s:%d: no recipe has this code, so it is not tested", b.path, b.line)
+	for _, b := range blocks(t, documents()...) {
+		if b.path == readmePath && b.lang == "go" && strings.HasPrefix(b.text, "\t") && !printed[strings.TrimSpace(b.text)] {
+			t.Errorf("no recipe has this code of the README, so it is not tested:\n%s", b.text)
 		}
 	}
 	for name := range recipeTests {
@@ -73,20 +71,15 @@ func TestRecipes(t *testing.T) {
 			t.Parallel()
 			p := newProject(t)
 			p.apply(t, name)
-			p.run(t, p.dir, "go", "test", "-vet=all", ".")
-			origin := startServer(t, p.Origin)
-			p.serve(t)
-			rows, err := readTable(filepath.Join(p.dir, "testdata/handoffs.txt"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, row := range rows {
+			sh(t, p.dir, "go test -vet=all .")
+			c := startChain(t, p)
+			for _, row := range rows(t, p.dir) {
 				if name != edge || row.to != "fanout" { // there, nothing arrives at the origin
-					p.checkRow(t, origin, row)
+					c.check(t, row)
 				}
 			}
 			if test := recipeTests[name]; test != nil {
-				test(t, p, origin)
+				test(t, c)
 			}
 		})
 	}
@@ -111,10 +104,8 @@ func (p *project) apply(t *testing.T, recipe string) {
 		p.applyBlock(t, b)
 	}
 	p.set(t, []string{"valid"}, "local_server", "fake_valid_fastly_keys")
-	gofmt := exec.Command("go", "fmt", ".") // prints the files that it changes
-	gofmt.Dir = p.dir
-	if out, err := gofmt.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("not formatted with gofmt: %s%v", out, err)
+	if out := sh(t, p.dir, "go fmt ."); out != "" { // prints the files that it changes
+		t.Errorf("not formatted with gofmt: %s", out)
 	}
 }
 
@@ -132,7 +123,7 @@ func (p *project) applyBlock(t *testing.T, b block) {
 	}
 	switch intro := b.intro; {
 	case strings.Contains(intro, "n `main.go`, at the TODO, in place of "):
-		withCondition(t, p, b.text)
+		p.withCondition(t, b.text)
 	case strings.Contains(intro, "n `main.go`, in place of "):
 		p.edit(t, "main.go", code[len(code)-1], strings.TrimSpace(b.text))
 	case strings.Contains(intro, "n `main.go`, before "):
@@ -141,72 +132,26 @@ func (p *project) applyBlock(t *testing.T, b block) {
 	case strings.Contains(intro, "n a new file, "):
 		p.write(t, code[0], b.text)
 		if len(code) == 2 { // a command to run
-			p.run(t, p.dir, "sh", "-ec", code[1])
+			sh(t, p.dir, code[1])
 		}
 	case strings.HasPrefix(intro, "At the end of `fastly.toml`"):
-		text := strings.ReplaceAll(b.text, "localhost:7676", p.addr)
-		p.write(t, "fastly.toml", p.read(t, "fastly.toml")+"\n"+text)
+		content, err := os.ReadFile(filepath.Join(p.dir, "fastly.toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.write(t, "fastly.toml", string(content)+"\n"+strings.ReplaceAll(b.text, "localhost:7676", p.addr))
 	default:
-		t.Fatalf("%s:%d: the line before this block does not say where it goes: %s", b.path, b.line, intro)
+		t.Fatalf("%s: the line before this block does not say where it goes: %s", b.path, intro)
 	}
 }
 
-func (p *project) read(t *testing.T, file string) string {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(p.dir, file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
-}
-
-// checkRow sends the row's request to the app behind the real Pushpin, and checks where it goes.
-// It returns what arrives at the origin, if anything does.
-func (p *project) checkRow(t *testing.T, origin *server, row row) (got rawMessage) {
-	t.Helper()
-	pushpin, err := grip.ParseURL(p.GripURL(), "") // has the key of Pushpin's signatures
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := rand.Text()
-	more := "X-Own: " + own + "\r\nConnection: close\r\n"
-	if regexp.MustCompile(`(?i)\bwebsocket$`).MatchString(row.header) && row.method == "GET" {
-		more = "X-Own: " + own + "\r\n" + openWebSocket
-	}
-	conn := p.send(t, row.request(more))
-	defer conn.Close()
-	resp, err := readHead(bufio.NewReader(conn))
-	if err != nil {
-		t.Fatalf("%q: %v", row, err)
-	}
-	to := strings.Split(resp.line, " ")[1]
-	// A request arrives before the client has the head of its response. There may also be requests
-	// of the WebSockets in earlier rows.
-	for len(origin.requests) > 0 && to != "fanout" && to != "origin" {
-		if got = <-origin.requests; got.header.Get("X-Own") != own {
-			continue
-		}
-		to = "origin"
-		if pushpin.Verify(&http.Request{Header: http.Header(got.header)}) == nil {
-			to = "fanout"
-		}
-	}
-	if to != row.to {
-		t.Errorf("%q went to %s: %+v", row, to, resp)
-	}
-	return got
-}
-
-const openWebSocket = "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
-	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-
-func testPurge(t *testing.T, p *project, origin *server) {
-	p.checkRow(t, origin, row{"origin", "PURGE", "/", "Fastly-Key: valid"})
+func testPurge(t *testing.T, c *chain) {
+	c.check(t, row{"origin", "PURGE", "/", "Fastly-Key: valid"})
 }
 
 // The origin gets the header and the path of the app with what is handed off, and with what is
 // not. The client's own header never arrives.
-func testChange(t *testing.T, p *project, origin *server) {
+func testChange(t *testing.T, c *chain) {
 	for _, tt := range []struct{ to, method, header, line string }{
 		{"fanout", "GET", "", "GET /v2/x?y HTTP/1.1"},
 		{"fanout", "GET", "\r\nConnection: Edge, Grip-Sig", "GET /v2/x?y HTTP/1.1"},
@@ -215,12 +160,12 @@ func testChange(t *testing.T, p *project, origin *server) {
 		{"origin", "GET", "\r\nGrip-Sig: forged", "GET /v2/x?y HTTP/1.1"},
 		{"origin", "POST", "", "POST /v2/x?y HTTP/1.1"},
 	} {
-		got := p.checkRow(t, origin, row{tt.to, tt.method, "/x?y", "Edge: forged" + tt.header})
+		got := c.check(t, row{tt.to, tt.method, "/x?y", "Edge: forged" + tt.header})
 		if got.line != tt.line || !slices.Equal(got.header["Edge"], []string{"0"}) {
 			t.Errorf("%v: %+v arrived", tt, got)
 		}
 	}
-	checkPass(t, p)
+	checkPass(t, c.project)
 }
 
 // checkPass checks that what comes back from Fanout does not go through the cache, which Viceroy
@@ -245,13 +190,13 @@ func TestPass(t *testing.T) {
 	}
 }
 `)
-	p.run(t, p.dir, "go", "test", "-run=TestPass", ".")
+	sh(t, p.dir, "go test -run=TestPass .")
 }
 
 // tokenKey is the key in the recipe.
 var tokenKey = []byte("for-local-use-only-and-32-bytes-or-more")
 
-// signToken returns a token with these claims, signed with this key.
+// signToken returns a token with these claims, signed with the key in the recipe.
 func signToken(t *testing.T, method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
 	t.Helper()
 	signed, err := jwt.NewWithClaims(method, claims).SignedString(key)
@@ -268,15 +213,15 @@ func tokenFor(t *testing.T, user string) string {
 
 // A request with a valid token is handed off. One with any other token is not. A token never gets
 // into the log.
-func testToken(t *testing.T, p *project, origin *server) {
+func testToken(t *testing.T, c *chain) {
 	ann, now := tokenFor(t, "ann"), time.Now().Unix()
-	p.checkRow(t, origin, row{"fanout", "GET", "/?token=" + ann, ""})
-	p.checkRow(t, origin, row{"fanout", "GET", "/?x&token=" + ann, "Upgrade: websocket"})
-	p.checkRow(t, origin, row{"fanout", "HEAD", "/?token=" + ann, ""})
-	p.checkRow(t, origin, row{"fanout", "GET", "/", "Cookie: a=b; token=" + ann})
-	p.checkRow(t, origin, row{"fanout", "GET", "/?token=" + ann, "Cookie: token=x"})
-	p.checkRow(t, origin, row{"401", "GET", "/?token=x&token=" + ann, ""})
-	p.checkRow(t, origin, row{"401", "GET", "/?token=x", "Cookie: token=" + ann})
+	c.check(t, row{"fanout", "GET", "/?token=" + ann, ""})
+	c.check(t, row{"fanout", "GET", "/?x&token=" + ann, "Upgrade: websocket"})
+	c.check(t, row{"fanout", "HEAD", "/?token=" + ann, ""})
+	c.check(t, row{"fanout", "GET", "/", "Cookie: a=b; token=" + ann})
+	c.check(t, row{"fanout", "GET", "/?token=" + ann, "Cookie: token=x"})
+	c.check(t, row{"401", "GET", "/?token=x&token=" + ann, ""})
+	c.check(t, row{"401", "GET", "/?token=x", "Cookie: token=" + ann})
 
 	hs256, valid := jwt.SigningMethodHS256, jwt.MapClaims{"sub": "ann", "exp": now + 3600}
 	for what, token := range map[string]string{
@@ -291,17 +236,17 @@ func testToken(t *testing.T, p *project, origin *server) {
 		"cut short":       tokenFor(t, "eve")[:len(ann)-3],
 		"another payload": tokenFor(t, "bob")[:strings.LastIndex(tokenFor(t, "bob"), ".")] + ann[strings.LastIndex(ann, "."):],
 	} {
-		if p.checkRow(t, origin, row{"401", "GET", "/", "Cookie: token=" + token}); t.Failed() {
+		if c.check(t, row{"401", "GET", "/", "Cookie: token=" + token}); t.Failed() {
 			t.Fatalf("the token: %s", what)
 		}
-		if strings.Contains(p.log.String(), token) {
+		if strings.Contains(c.log.String(), token) {
 			t.Errorf("the log has the token: %s", what)
 		}
 	}
 }
 
 // The header User is the app's, whatever the client sends, in all that arrives for a client.
-func testIdentity(t *testing.T, p *project, origin *server) {
+func testIdentity(t *testing.T, c *chain) {
 	ann, bob := "/?token="+tokenFor(t, "ann"), "/?token="+tokenFor(t, "bob")
 	other := "/?token=" + signToken(t, jwt.SigningMethodHS256, []byte("x"), jwt.MapClaims{"sub": "ann", "exp": 1 << 40})
 	for _, forged := range []string{
@@ -324,53 +269,53 @@ func testIdentity(t *testing.T, p *project, origin *server) {
 			if strings.Contains(forged, "Grip-Sig") && strings.Contains(tt.header, "Grip-Sig") {
 				continue // Connection removes the forged one
 			}
-			got := p.checkRow(t, origin, row{tt.to, tt.method, tt.target, forged + tt.header})
+			got := c.check(t, row{tt.to, tt.method, tt.target, forged + tt.header})
 			checkUser(t, got, tt.user)
 		}
 	}
 	// A name cannot become another header.
-	checkUser(t, p.checkRow(t, origin, row{"502", "POST", "/?token=" + tokenFor(t, "ann\r\nUser: eve"), ""}), "")
+	checkUser(t, c.check(t, row{"502", "POST", "/?token=" + tokenFor(t, "ann\r\nUser: eve"), ""}), "")
 	// Clients that share sandboxes never get each other's name.
 	for range 16 {
-		checkUser(t, p.checkRow(t, origin, row{"fanout", "GET", ann, ""}), "ann")
-		checkUser(t, p.checkRow(t, origin, row{"fanout", "GET", bob, ""}), "bob")
-		checkUser(t, p.checkRow(t, origin, row{"origin", "POST", "/", ""}), "")
+		checkUser(t, c.check(t, row{"fanout", "GET", ann, ""}), "ann")
+		checkUser(t, c.check(t, row{"fanout", "GET", bob, ""}), "bob")
+		checkUser(t, c.check(t, row{"origin", "POST", "/", ""}), "")
 	}
 	t.Run("long-poll", func(t *testing.T) {
 		const hold = "HTTP/1.1 200 OK\r\nGrip-Hold: response\r\nGrip-Channel: poll\r\nContent-Length: 0\r\n\r\n"
-		origin.answer(hold)
-		origin.answer(hold)
-		p.send(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\nUser: eve\r\n\r\n")
-		checkUser(t, origin.arrived(t), "ann")
+		c.origin.answer(hold)
+		c.origin.answer(hold)
+		c.project.send(t, "GET "+ann+" HTTP/1.1\r\nHost: example.com\r\nUser: eve\r\n\r\n")
+		checkUser(t, c.origin.arrived(t), "ann")
 		// Pushpin asks again after the first subscription to a channel.
-		checkUser(t, origin.arrived(t), "ann")
+		checkUser(t, c.origin.arrived(t), "ann")
 	})
 	// The request for a Grip-Link has none of the client's headers. Without a token in the link, it
 	// does not arrive.
 	t.Run("stream", func(t *testing.T) {
 		follow := func(next string) {
-			origin.answer("HTTP/1.1 200 OK\r\nGrip-Hold: stream\r\nGrip-Channel: stream\r\nContent-Length: 0\r\n" +
+			c.origin.answer("HTTP/1.1 200 OK\r\nGrip-Hold: stream\r\nGrip-Channel: stream\r\nContent-Length: 0\r\n" +
 				"Grip-Link: <" + next + ">; rel=next; timeout=1\r\n\r\n")
-			p.send(t, "GET / HTTP/1.1\r\nHost: example.com\r\nUser: eve\r\nCookie: token="+ann[len("/?token="):]+"\r\n\r\n")
-			checkUser(t, origin.arrived(t), "ann")
+			c.project.send(t, "GET / HTTP/1.1\r\nHost: example.com\r\nUser: eve\r\nCookie: token="+ann[len("/?token="):]+"\r\n\r\n")
+			checkUser(t, c.origin.arrived(t), "ann")
 		}
 		follow("/next" + bob[1:])
-		got := origin.arrived(t)
+		got := c.origin.arrived(t)
 		if !strings.HasPrefix(got.line, "GET /next?") || got.header.Get("Cookie") != "" {
 			t.Errorf("%+v arrived", got)
 		}
 		checkUser(t, got, "bob")
-		p.log.skip()
+		c.log.skip()
 		follow("/next")
-		p.waitForLog(t, "response status: 401")
+		c.waitForLog(t, "response status: 401")
 	})
 	t.Run("WebSocket", func(t *testing.T) {
-		conn := p.send(t, socketRequest(ann, "User: eve\r\n"))
+		conn := c.project.send(t, socketRequest(ann, "User: eve\r\n"))
 		readUntil(t, bufio.NewReader(conn), "\r\n\r\n")
 		for _, event := range []string{"OPEN\r\n", "TEXT 2\r\nhi\r\n", "TEXT 2\r\nhi\r\n"} {
-			got := origin.arrived(t)
+			got := c.origin.arrived(t)
 			for !strings.HasPrefix(got.body, event) {
-				got = origin.arrived(t) // a request for a stream above
+				got = c.origin.arrived(t) // a request for a stream above
 			}
 			checkUser(t, got, "ann")
 			io.WriteString(conn, frame(0x81, "hi"))
@@ -382,7 +327,7 @@ func testIdentity(t *testing.T, p *project, origin *server) {
 		var conn *websocket.Conn
 		for life := int64(2); conn == nil; life *= 2 { // a slow machine may need more time to open it
 			claims := jwt.MapClaims{"sub": "ann", "exp": time.Now().Unix() + life}
-			url := "ws://" + p.addr + "/?token=" + signToken(t, jwt.SigningMethodHS256, tokenKey, claims)
+			url := "ws://" + c.addr + "/?token=" + signToken(t, jwt.SigningMethodHS256, tokenKey, claims)
 			var err error
 			if conn, _, err = websocket.Dial(ctx, url, nil); ctx.Err() != nil {
 				t.Fatal(err)
@@ -397,9 +342,9 @@ func testIdentity(t *testing.T, p *project, origin *server) {
 			t.Error("the WebSocket stays open")
 		}
 	})
-	p.write(t, "token.go", "package main\n\nimport \"github.com/fastly/compute-sdk-go/fsthttp\"\n\n"+
+	c.write(t, "token.go", "package main\n\nimport \"github.com/fastly/compute-sdk-go/fsthttp\"\n\n"+
 		"func tokenUser(*fsthttp.Request) string { return \"ann\" }\n") // there is no Secret Store outside Wasm
-	checkPass(t, p)
+	checkPass(t, c.project)
 }
 
 // checkUser checks that a request has the header once, with this value, or, for "", that it does
@@ -413,35 +358,33 @@ func checkUser(t *testing.T, got rawMessage, user string) {
 
 // Clients get what is published, without an origin. What a client sends comes back to nobody, and
 // the close of a WebSocket is answered.
-func testEdge(t *testing.T, p *project, origin *server) {
-	origin.Close()
+func testEdge(t *testing.T, c *chain) {
+	c.origin.Close()
 	const subscribe = `c:{"type":"subscribe","channel":"demo"}`
-	resp := p.exchange(t, "POST / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nGrip-Sig: forged\r\n"+
+	resp := c.exchange(t, "POST / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nGrip-Sig: forged\r\n"+
 		"Content-Type: application/websocket-events\r\nContent-Length: 6\r\n\r\nOPEN\r\n")
 	if want := fmt.Sprintf("OPEN\r\nTEXT %x\r\n%s\r\n", len(subscribe), subscribe); resp.body != want {
 		t.Errorf("OPEN is answered with %+v", resp)
 	}
 	var stream, socket logBuffer
-	go io.Copy(&stream, p.send(t, "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"))
-	conn, ended := p.send(t, socketRequest("/", "")), make(chan struct{})
+	go io.Copy(&stream, c.project.send(t, "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"))
+	conn, ended := c.project.send(t, socketRequest("/", "")), make(chan struct{})
 	go func() {
 		io.Copy(&socket, conn)
 		close(ended)
 	}()
-	socket.wait(t, "\r\n\r\n", nil, patience)
+	socket.wait(t, "\r\n\r\n", nil)
 	for _, text := range []string{"hi", `c:{"type":"unsubscribe","channel":"demo"}`, "\r\nOPEN\r\n"} {
 		io.WriteString(conn, frame(0x81, text))
 	}
 	// A subscription begins a moment after the client sees its connection open.
-	arrived := func() bool {
+	eventually(t, "what is published arrives", func() bool {
+		c.publish(t, "demo", grip.Formats{
+			HTTPStream: &grip.HTTPStream{Content: "data: 1\n\n"},
+			WSMessage:  &grip.WSMessage{Content: "2"},
+		})
 		return strings.Contains(stream.String(), "data: 1\n\n") && strings.Contains(socket.String(), "\x81\x012")
-	}
-	for begin := time.Now(); !arrived(); {
-		if time.Since(begin) > patience {
-			t.Fatalf("what is published does not arrive: %q, %q", stream.String(), socket.String())
-		}
-		p.publish(t, `"http-stream":{"content":"data: 1\n\n"},"ws-message":{"content":"2"}`)
-	}
+	})
 	io.WriteString(conn, frame(0x88, "\x0f\xa0 my own code")) // 4000
 	<-ended
 	_, frames, _ := strings.Cut(socket.String(), "\r\n\r\n")
@@ -452,7 +395,7 @@ func testEdge(t *testing.T, p *project, origin *server) {
 
 // socketRequest is a request to open a WebSocket, with more header lines.
 func socketRequest(target, more string) string {
-	return "GET " + target + " HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n" + openWebSocket + more + "\r\n"
+	return "GET " + target + " HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n" + webSocketHeader + more + "\r\n"
 }
 
 // frame is a frame of a client's WebSocket, with less than 126 bytes, masked with zeros. The first
@@ -462,9 +405,9 @@ func frame(first byte, content string) string {
 }
 
 // Messages, the subprotocol and the close pass between the client and the origin.
-func testSocketServer(t *testing.T, p *project, origin *server) {
-	origin.Close()
-	l, err := net.Listen("tcp", p.Origin)
+func testSocketServer(t *testing.T, c *chain) {
+	c.origin.Close()
+	l, err := net.Listen("tcp", c.project.origin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -488,7 +431,7 @@ func testSocketServer(t *testing.T, p *project, origin *server) {
 	server.Start()
 	t.Cleanup(server.Close)
 	ctx := withPatience(t)
-	conn, _, err := websocket.Dial(ctx, "ws://"+p.addr+"/x", &websocket.DialOptions{Subprotocols: []string{"echo"}})
+	conn, _, err := websocket.Dial(ctx, "ws://"+c.addr+"/x", &websocket.DialOptions{Subprotocols: []string{"echo"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"io"
+	"net"
 	"reflect"
 	"strings"
 	"testing"
@@ -99,7 +101,7 @@ func testResponses(t *testing.T, a *app) {
 }
 
 // checkResponse has the origin send a response, and checks that it arrives as it must.
-func (a *app) checkResponse(t *testing.T, method string, r response) {
+func (a *app) checkResponse(t testing.TB, method string, r response) {
 	t.Helper()
 	a.origin.answer(withCRLF(r.sent))
 	got := a.exchange(t, method+" / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n")
@@ -125,4 +127,29 @@ func (a *app) checkResponse(t *testing.T, method string, r response) {
 func withCRLF(message string) string {
 	head, body, _ := strings.Cut(message, "\n\n")
 	return strings.ReplaceAll(head, "\n", "\r\n") + "\r\n\r\n" + body
+}
+
+// A response streams: the client gets the first bytes before the origin sends the rest. It does
+// not pass through the sandbox: the rest arrives although the sandbox has ended.
+func testSandboxEnds(t *testing.T, a *app) {
+	needs(t, "origin", "POST")
+	for first, rest := range map[string]string{
+		"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst":                  "later",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n": "5\r\nlater\r\n0\r\n\r\n",
+	} {
+		ended := make(chan struct{})
+		a.origin.answers <- func(conn net.Conn) {
+			io.WriteString(conn, first)
+			<-ended
+			io.WriteString(conn, rest)
+		}
+		a.log.skip()
+		r := bufio.NewReader(a.send(t, postHead+"Content-Length: 0\r\n\r\n"))
+		readUntil(t, r, "first")
+		// Viceroy logs this when the sandbox ends, after it has waited for another request.
+		a.waitForLog(t, "request completed using ")
+		close(ended)
+		readUntil(t, r, rest)
+		a.origin.arrived(t)
+	}
 }

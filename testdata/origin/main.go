@@ -14,6 +14,8 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
@@ -50,11 +52,20 @@ func main() {
 		"how often the proxy asks for messages that a stream may have missed")
 	flag.Parse()
 
+	var app *demo
 	var err error
+	gripURL := grip.LocalURL
+	if flag.NArg() > 0 {
+		if app, err = newDemo(flag.Args()); err != nil {
+			log.Fatal(err)
+		}
+		*addr, *trust = app.origin, "http://"+strings.Join(app.names(), ",http://")
+		gripURL = strings.Replace(gripURL, "5561", strconv.Itoa(app.publish), 1)
+	}
 	if o.pages, err = trustPages(*trust); err != nil {
 		log.Fatal(err)
 	}
-	gripURL := cmp.Or(os.Getenv("GRIP_URL"), grip.LocalURL)
+	gripURL = cmp.Or(os.Getenv("GRIP_URL"), gripURL)
 	if o.grip, err = grip.ParseURL(gripURL, os.Getenv("GRIP_VERIFY_KEY")); err != nil {
 		log.Fatal(err)
 	}
@@ -66,5 +77,10 @@ func main() {
 	}
 	log.Printf("listening on %s, publishing to %s", *addr, o.grip.ControlURI.Redacted())
 	server := http.Server{Addr: *addr, Handler: o.handler(), ReadTimeout: time.Minute}
-	log.Fatal(server.ListenAndServe())
+	if app == nil {
+		log.Fatal(server.ListenAndServe())
+	}
+	if err := app.run(&server); err != nil {
+		log.Fatal(err)
+	}
 }

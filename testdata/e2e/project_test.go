@@ -1,0 +1,215 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
+)
+
+// project is a new project, made from this one, with ports of its own.
+type project struct {
+	site         // the URL of the app
+	dir          string
+	addr, origin string // where the app and its origin listen, host:port
+	proxyPort    int    // where Pushpin gets what the app hands off
+	publishPort  int    // where Pushpin publishes; it takes the three ports after it, too
+	log          *logBuffer
+}
+
+// newProject returns a new project, in a directory whose name has a space and a letter outside
+// ASCII, as people's directories may have. If the test fails, the end of its log is printed.
+func newProject(t testing.TB) *project {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
+	from, err := template()
+	if err == nil {
+		err = os.CopyFS(dir, os.DirFS(from))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := freePorts(t, 7)
+	p := &project{
+		site{"http://" + loopback(first)}, dir, loopback(first), loopback(first + 1), first + 2, first + 3, &logBuffer{},
+	}
+	t.Cleanup(func() { p.report(t) })
+	p.set(t, nil, "service_id")
+	p.set(t, "http://"+p.origin+"/", "local_server", "backends", "origin", "url")
+	p.set(t, p.origin, "local_server", "backends", "origin", "override_host")
+	p.set(t, p.proxyPort, "local_server", "pushpin", "proxy_port")
+	p.set(t, p.publishPort, "local_server", "pushpin", "publish_port")
+	return p
+}
+
+// template makes a project from this one with `fastly compute init`, and builds it. It does so once
+// for all tests. The files in .gitignore are not part of it.
+var template = sync.OnceValues(func() (string, error) {
+	kit, dir := filepath.Join(os.TempDir(), "kit"), filepath.Join(os.TempDir(), "new", "my-app")
+	_, err := shell("../..", `
+		export GIT_DIR="$1.git" GIT_WORK_TREE=. GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+		git init -q; git add --all; git checkout-index --all --prefix="$1/"; unset GIT_DIR GIT_WORK_TREE
+		mkdir -p "$2"; cd "$2"
+		fastly compute init --from="$1" --non-interactive
+		fastly compute build --metadata-disable --non-interactive`, kit, dir)
+	return dir, err
+})
+
+// report prints the end of a failed test's log, and the lines that a reader should always see. It
+// stores all logs in testdata/_artifacts.
+func (p *project) report(t testing.TB) {
+	if !t.Failed() {
+		return
+	}
+	dir, _ := filepath.Abs(filepath.Join("../_artifacts", strings.ReplaceAll(t.Name(), "/", "-")))
+	logs := filepath.Join(p.dir, "pushpin-logs") // has those of Pushpin, if it has run
+	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(logs, 0o755),
+		os.WriteFile(filepath.Join(logs, "all.log"), []byte(p.log.String()), 0o644),
+		os.CopyFS(dir, os.DirFS(logs)))
+	alarming := regexp.MustCompile(`(?m)^.*(WARN[ \]]|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
+	found := alarming.FindAllString(p.log.String(), -1)
+	t.Logf("%d warnings; the last ones are\n%s\nthe log ends with\n%s\nall logs are in %s (error: %v)",
+		len(found), tail(strings.Join(found, "\n"), 5), tail(p.log.String(), 20), dir, err)
+}
+
+// edit replaces old, which must be there, in a file of the project.
+func (p *project) edit(t testing.TB, file, old, new string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(p.dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(content), old) {
+		t.Fatalf("%s has no %q:\n%s", file, old, content)
+	}
+	p.write(t, file, strings.ReplaceAll(string(content), old, new))
+}
+
+// write writes a file of the project. After a change of its sources, the project is built again.
+func (p *project) write(t testing.TB, file, content string) {
+	t.Helper()
+	if strings.HasSuffix(file, ".go") {
+		os.Remove(filepath.Join(p.dir, "bin/main.wasm"))
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, file), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// condition matches the TODO in main.go, and the lines after it up to the end of the block.
+var condition = regexp.MustCompile(`(?m)(^\t\t// TODO: .*\n)(?:(?:\t\t.*)?\n)*`)
+
+// withCondition puts lines of Go in the place of the lines after the TODO in the project's main.go.
+// If there is no TODO, it skips the test.
+func (p *project) withCondition(t testing.TB, goCode string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	todo := condition.FindStringSubmatch(string(content))
+	if todo == nil {
+		t.Skip("this test puts a condition at the TODO in main.go, but this project has no TODO there")
+	}
+	p.edit(t, "main.go", todo[0], todo[1]+goCode)
+}
+
+// set sets the value at a path in the project's fastly.toml, or deletes it if the value is nil. It
+// keeps everything else that the project's owner has set.
+func (p *project) set(t testing.TB, value any, path ...string) {
+	t.Helper()
+	var manifest map[string]any
+	if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	table, key := manifest, path[len(path)-1]
+	for _, name := range path[:len(path)-1] {
+		if table[name] == nil {
+			table[name] = map[string]any{}
+		}
+		table = table[name].(map[string]any)
+	}
+	if table[key] = value; value == nil {
+		delete(table, key)
+	}
+	content, err := toml.Marshal(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write(t, "fastly.toml", string(content))
+}
+
+// serve runs the app with `fastly compute serve` until the test ends. It builds the app only if its
+// sources have changed.
+func (p *project) serve(t testing.TB, args ...string) *program {
+	t.Helper()
+	args = append([]string{"compute", "serve", "--non-interactive", "--metadata-disable", "--addr", p.addr}, args...)
+	if _, err := os.Stat(filepath.Join(p.dir, "bin/main.wasm")); err == nil {
+		args = append(args, "--skip-build")
+	}
+	return p.start(t, "fastly", args...)
+}
+
+// serveAlone runs the app in Viceroy, without the Fastly CLI and Pushpin, until the test ends.
+func (p *project) serveAlone(t testing.TB, args ...string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(p.dir, "bin/main.wasm")); err != nil {
+		sh(t, p.dir, "fastly compute build --non-interactive --metadata-disable")
+	}
+	args = append([]string{"-v", "-C", "fastly.toml", "--addr", p.addr, "bin/main.wasm"}, args...)
+	p.start(t, "viceroy", args...)
+}
+
+// start runs a program that ends with the test, and waits until the app listens.
+func (p *project) start(t testing.TB, name string, args ...string) *program {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = p.dir
+	running := start(t, p.log, cmd)
+	running.wait(t, "Listening on http://"+p.addr)
+	return running
+}
+
+// gripURL returns the GRIP_URL of the project's Pushpin.
+func (p *project) gripURL() string {
+	u, _ := url.Parse(grip.LocalURL) // is a constant
+	u.Host = "localhost:" + strconv.Itoa(p.publishPort)
+	return u.String()
+}
+
+// publish publishes a message to a channel, directly to Pushpin.
+func (p *project) publish(t testing.TB, channel string, formats grip.Formats) {
+	t.Helper()
+	proxy, err := grip.ParseURL(p.gripURL(), "")
+	if err == nil {
+		err = proxy.Publish(withPatience(t), grip.Item{Channel: channel, Formats: formats})
+	}
+	if err != nil {
+		t.Fatal(fmt.Errorf("publish to %s: %w", channel, err))
+	}
+}
+
+// waitForLog waits until one of the project's programs logs the text. It does not look at what comes
+// before the last match.
+func (p *project) waitForLog(t testing.TB, text string) {
+	t.Helper()
+	p.log.wait(t, regexp.QuoteMeta(text), nil)
+}
+
+func withPatience(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
