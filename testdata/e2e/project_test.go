@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -74,14 +73,13 @@ func (p *project) report(t testing.TB) {
 		return
 	}
 	dir, _ := filepath.Abs(filepath.Join("../_artifacts", strings.ReplaceAll(t.Name(), "/", "-")))
-	logs := filepath.Join(p.dir, "pushpin-logs") // has those of Pushpin, if it has run
-	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(logs, 0o755),
-		os.WriteFile(filepath.Join(logs, "all.log"), []byte(p.log.String()), 0o644),
-		os.CopyFS(dir, os.DirFS(logs)))
+	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "all.log"), []byte(p.log.String()), 0o644))
+	os.CopyFS(dir, os.DirFS(filepath.Join(p.dir, "pushpin-logs"))) // if Pushpin has run
 	alarming := regexp.MustCompile(`(?m)^.*(WARN[ \]]|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
-	found := alarming.FindAllString(p.log.String(), -1)
-	t.Logf("%d warnings; the last ones are\n%s\nthe log ends with\n%s\nall logs are in %s (error: %v)",
-		len(found), tail(strings.Join(found, "\n"), 5), tail(p.log.String(), 20), dir, err)
+	found := strings.Join(alarming.FindAllString(p.log.String(), -1), "\n")
+	t.Logf("the last warnings are\n%s\nthe log ends with\n%s\nall logs are in %s (error: %v)",
+		tail(found, 5), tail(p.log.String(), 20), dir, err)
 }
 
 // edit replaces old, which must be there, in a file of the project.
@@ -197,7 +195,7 @@ func (p *project) publish(t testing.TB, channel string, formats grip.Formats) {
 		err = proxy.Publish(withPatience(t), grip.Item{Channel: channel, Formats: formats})
 	}
 	if err != nil {
-		t.Fatal(fmt.Errorf("publish to %s: %w", channel, err))
+		t.Fatalf("publish to %s: %v", channel, err)
 	}
 }
 

@@ -189,34 +189,20 @@ func tail(text string, n int) string {
 	return strings.Join(lines, "\n")
 }
 
-// ports are those that this process may use: from next to the one before end. A process claims a
-// hundred ports when it listens on the first of them, so two test runs never use the same ports.
-// They are below the ports that systems give to clients.
-var ports struct {
-	sync.Mutex
-	claims    []net.Listener
-	next, end int
-}
-
-// freePorts returns the first of n ports in a row that nothing listens on.
+// freePorts returns the first of n ports in a row, at most nine, that nothing listens on. The test
+// listens on the port before them, so that no other test gets them. They are below the ports that
+// systems give to clients.
 func freePorts(t testing.TB, n int) int {
 	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
 	for range 1000 {
-		if ports.next+n > ports.end {
-			block := 20000 + 100*rand.IntN(100)
-			claim, err := net.Listen("tcp", loopback(block))
-			if err != nil {
-				continue // another process has claimed these
-			}
-			ports.claims = append(ports.claims, claim)
-			ports.next, ports.end = block+1, block+100
+		first := 20000 + 10*rand.IntN(1000)
+		claim, err := net.Listen("tcp", loopback(first))
+		if err != nil {
+			continue
 		}
-		first := ports.next
-		ports.next += n
-		if !slices.ContainsFunc(addrs(first, n), taken) {
-			return first
+		t.Cleanup(func() { claim.Close() })
+		if !slices.ContainsFunc(addrs(first+1, n), taken) {
+			return first + 1
 		}
 	}
 	t.Fatalf("there are no %d free ports in a row", n)
