@@ -104,12 +104,12 @@ mkdir -p "$bin"
 # Two runs at the same time would disturb each other. A run that was killed leaves its lock behind.
 until ln -s $$ "$cache/lock" 2>/dev/null; do
 	holder=$(readlink "$cache/lock") || continue
-	if kill -0 "$holder" 2>/dev/null; then say "waiting for process $holder, which installs tools" && sleep 2
-	else rm -f "$cache/lock"; fi
+	if ! kill -0 "$holder" 2>/dev/null; then rm -f "$cache/lock" && continue; fi
+	[ -n "${waiting:-}" ] || say "waiting for process $holder, which installs tools"
+	waiting=yes && sleep 1
 done
 trap 'rm -rf "$cache/lock" "$tmp"' EXIT
 rm -rf "$tmp" && mkdir "$tmp" && cd "$tmp"
-
 [ "${1:-}" != tests ] || packages=$(lacking 2>/dev/null | tr '\n' ' ')
 [ -z "$packages" ] || { apt "$packages" && [ -z "$(lacking 2>/dev/null)" ]; } ||
 	need "for the tests, by the names of their packages in Debian: $packages"
