@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +42,6 @@ func newDemo(command []string) (*demo, error) {
 			}
 		} `toml:"local_server"`
 	}
-	pushpin := &file.LocalServer.Pushpin
-	pushpin.ProxyPort, pushpin.PublishPort = 7677, 5561
 	if _, err := toml.DecodeFile("fastly.toml", &file); err != nil {
 		return nil, fmt.Errorf("the app's fastly.toml: %w", err)
 	}
@@ -51,7 +50,8 @@ func newDemo(command []string) (*demo, error) {
 		return nil, errors.New("fastly.toml: under [local_server.backends.origin], set url to an address " +
 			"of this machine with a port, such as http://localhost:3000/, or use make serve")
 	}
-	d := &demo{command, "127.0.0.1:7676", backend.Host, pushpin.ProxyPort, pushpin.PublishPort}
+	pushpin := file.LocalServer.Pushpin
+	d := &demo{command, "127.0.0.1:7676", backend.Host, cmp.Or(pushpin.ProxyPort, 7677), cmp.Or(pushpin.PublishPort, 5561)}
 	for _, arg := range command {
 		if addr, ok := strings.CutPrefix(arg, "--addr="); ok {
 			d.app = addr
@@ -105,8 +105,7 @@ func taken(port string) bool {
 }
 
 // run serves the origin and runs the command until a signal ends both. If the command ends by
-// itself, run returns an error. The command has a process group of its own, so that a Ctrl-C
-// reaches it from here alone.
+// itself, run returns an error. The command has its own process group, which Cancel ends.
 func (d *demo) run(origin *http.Server) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
@@ -121,9 +120,9 @@ func (d *demo) run(origin *http.Server) error {
 	cmd.Cancel = func() error {
 		fmt.Println("\ndemo: stopping")
 		// In the second before it starts Viceroy, the CLI loses a signal and is deaf to others.
-		// Then it ends together with Viceroy, which is in the group, too.
-		for cmd.Process.Signal(syscall.Signal(0)) == nil {
-			syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		// Then it ends when Viceroy does, which is in the group, too, and obeys SIGTERM.
+		for sig := syscall.SIGINT; cmd.Process.Signal(syscall.Signal(0)) == nil; sig = syscall.SIGTERM {
+			syscall.Kill(-cmd.Process.Pid, sig)
 			time.Sleep(500 * time.Millisecond)
 		}
 		return nil
