@@ -151,10 +151,11 @@ func (c *chain) send(t testing.TB, row row) (to string, got, resp rawMessage) {
 	to = strings.Split(resp.line, " ")[1]
 	for len(c.origin.requests) > 0 && to != "fanout" && to != "origin" {
 		// A request arrives before the client has its response.
-		if got = <-c.origin.requests; got.header.Get("X-Own") != own {
+		next := <-c.origin.requests
+		if next.header.Get("X-Own") != own {
 			continue
 		}
-		if to = "origin"; c.viaFanout(got) {
+		if got, to = next, "origin"; c.viaFanout(got) {
 			to = "fanout"
 		}
 	}
