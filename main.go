@@ -80,8 +80,8 @@ func main() {
 		MaxRequests: 32,
 		MaxLifetime: 30 * time.Second, // Fastly ends an execution after 2 minutes (1 in a trial account)
 		NextTimeout: time.Second,      // a sandbox that waits occupies memory, but uses no CPU time
-		// Fastly allows an execution 50 ms of CPU time. After 20 ms, the rest is still enough for a
-		// request whose backend takes 15 s to respond: see pollInterval.
+		// Fastly allows an execution 50 ms of CPU time. What is left after 20 ms is enough for a request
+		// whose backend takes 15 s to respond, the default timeout: see pollInterval.
 		Continue: func() bool {
 			used, err := compute.GetVCPUTime()
 			return err == nil && used < 20*time.Millisecond
