@@ -41,8 +41,8 @@ func TestHandle(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			row := rowPattern.FindStringSubmatch(line)
 			if row == nil {
-				t.Fatalf("%s:%d: %q must be fanout, origin or a status; then a method, a target that "+
-					"begins with /, and at most one header such as Accept: */*", table, i+1, line)
+				t.Fatalf("%s:%d: %q must be fanout, origin or a status; a method; "+
+					"a target such as /; and at most one header, such as Accept: */*", table, i+1, line)
 			}
 			r, _ := fsthttp.NewRequest(row[2], "http://example.com/", nil)
 			r.URL, _ = parseRequestURI("http://example.com" + row[3]) // as the app does
@@ -153,7 +153,7 @@ func TestPollInterval(t *testing.T) {
 	}
 }
 
-// secretQuery is a request whose query is a secret.
+// The query of this request is a secret.
 var secretQuery = &fsthttp.Request{Method: "POST", URL: &url.URL{Path: "/x", RawQuery: "token=secret"}}
 
 // If the body cannot be appended, the process ends with one line in the log. If respond returned,
@@ -171,7 +171,7 @@ func TestRespondCannotAppend(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	const want = `POST "/x": send the response to the client: non-Response Body passed to ResponseWriter.Append` + "\n"
 	if cmd.ProcessState.ExitCode() != 1 || string(out) != want {
-		t.Errorf("got %v and the log %q, want exit status 1 and %q", err, out, want)
+		t.Errorf("got %v and the log %q, want status 1 and %q", err, out, want)
 	}
 }
 
