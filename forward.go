@@ -40,7 +40,7 @@ func keepRawPath(u *url.URL) {
 }
 
 // pollInterval returns how long Send waits for the response after it has polled n+1 times. Each
-// wait is 3 % longer than the last, so Send finds a response at most 3 % late, plus 2 ms. Measured
+// wait is 3% longer than the last, so Send finds a response at most 3% late, plus 2 ms. Measured
 // with compute.GetVCPUTime in Viceroy 0.22, a response after 5 s took 147 polls and 22 ms of CPU
 // time, and one after 15 s took 184 polls and 26 ms. If Send polls every 1 ms, 5 s take over 100 ms.
 func pollInterval(n int) time.Duration {
@@ -103,7 +103,7 @@ func handoffFailed(w fsthttp.ResponseWriter, r *fsthttp.Request, err error) {
 	fail(w, fsthttp.StatusServiceUnavailable)
 }
 
-// sendFailed answers a request that got no response from the backend.
+// sendFailed answers a request that got no usable response from the backend.
 func sendFailed(w fsthttp.ResponseWriter, r *fsthttp.Request, err error) {
 	status := fsthttp.StatusBadGateway
 	var detail fsthttp.SendError
@@ -115,7 +115,7 @@ func sendFailed(w fsthttp.ResponseWriter, r *fsthttp.Request, err error) {
 	case cause == fsthttp.SendErrorDestinationNotFound, errors.Is(err, fsthttp.ErrBackendNotFound):
 		status = fsthttp.StatusInternalServerError
 		err = fmt.Errorf("%w; to create the backend: fastly service backend create --name=%s "+
-			"--address=HOST --port=443 --version=latest --autoclone", err, backend)
+			"--address=HOST --port=443 --version=latest --autoclone, and activate that version", err, backend)
 	}
 	log.Printf("%s %q: send to backend %q: %v", r.Method, r.URL.Path, backend, err)
 	fail(w, status)

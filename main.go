@@ -16,7 +16,7 @@ import (
 	"github.com/fastly/compute-sdk-go/fsthttp"
 )
 
-const backend = "origin" // the origin's name in fastly.toml and in the configuration of the service
+const backend = "origin" // the backend's name in fastly.toml and in the service's configuration
 
 // handle decides where a request goes: through Fanout to the origin, or directly to the origin.
 func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {

@@ -180,7 +180,7 @@ func TestFailures(t *testing.T) {
 	const (
 		send          = `send to backend "origin": %v`
 		createBackend = send + "; to create the backend: fastly service backend create --name=origin " +
-			"--address=HOST --port=443 --version=latest --autoclone"
+			"--address=HOST --port=443 --version=latest --autoclone, and activate that version"
 		handoff      = `handoff to Fanout, backend "origin": %v`
 		enableFanout = handoff + "; to enable Fanout: fastly products --enable=fanout"
 	)

@@ -19,12 +19,13 @@ import (
 // with the changes.
 type fastlyAPI struct {
 	*httptest.Server
+	versions string // of the service
 	sync.Mutex
 	changes []string // each is "METHOD path body"; for a package, the body is the list of its files
 }
 
 func startFastlyAPI(t *testing.T) *fastlyAPI {
-	a := &fastlyAPI{}
+	a := &fastlyAPI{versions: `[{"number": 1, "active": true}]`}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := r.Method + " " + r.URL.Path
 		if r.Method != http.MethodGet {
@@ -35,7 +36,7 @@ func startFastlyAPI(t *testing.T) *fastlyAPI {
 		io.WriteString(w, cmp.Or(map[string]string{
 			"POST /service":                         `{"id": "SERVICE"}`,
 			"GET /service/SERVICE/details":          `{"type": "wasm"}`,
-			"GET /service/SERVICE/version":          `[{"number": 1, "active": true}]`,
+			"GET /service/SERVICE/version":          a.versions,
 			"PUT /service/SERVICE/version/1/clone":  `{"number": 2}`,
 			"GET /service/SERVICE/version/2/domain": `[{"name": "my-app.example.com"}]`,
 		}[call], "{}"))
@@ -135,4 +136,6 @@ func TestDeploy(t *testing.T) {
 		"PUT /service/SERVICE/version/1/clone",
 		"POST /service/SERVICE/version/2/backend address=HOST&name=origin&override_host=HOST&port=443&"+
 			"ssl_cert_hostname=HOST&ssl_sni_hostname=HOST")
+	api.versions = `[{"number": 1, "active": true}, {"number": 2}]` // as after these changes
+	api.check(t, p, "service version activate --version=latest", nil, "PUT /service/SERVICE/version/2/activate")
 }

@@ -115,7 +115,7 @@ func TestReadme(t *testing.T) {
 		t.Skip("README.md is this project's own: it has another title than the kit's")
 	}
 	t.Parallel()
-	ports := append(addrs(5561, 4), "localhost:3000", "localhost:7676", "localhost:7677")
+	ports := append(addrs(5561, 4), "localhost:8080", "localhost:3000", "localhost:7676", "localhost:7677")
 	for _, addr := range ports {
 		if taken(addr) {
 			t.Fatalf("the README's commands need %s, which is taken: stop what listens there", addr)
