@@ -196,7 +196,7 @@ func TestPass(t *testing.T) {
 // tokenKey is the key in the recipe.
 var tokenKey = []byte("for-local-use-only-and-32-bytes-or-more")
 
-// signToken returns a token with these claims, signed with the key in the recipe.
+// signToken returns a token with these claims, signed with this key.
 func signToken(t *testing.T, method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
 	t.Helper()
 	signed, err := jwt.NewWithClaims(method, claims).SignedString(key)

@@ -30,7 +30,7 @@ func rows(t testing.TB, dir string) (rows []row) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	columns := regexp.MustCompile(`(?m)^ *([^# \n]+) +(\S+) +(\S+) *(.*)$`)
+	columns := regexp.MustCompile(`(?m)^[ \t]*([^#\s]+)[ \t]+(\S+)[ \t]+(\S+)[ \t]*(.*)$`)
 	for _, c := range columns.FindAllStringSubmatch(string(content), -1) {
 		rows = append(rows, row{c[1], c[2], c[3], c[4]})
 	}
