@@ -9,11 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,389 +21,255 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-var long = flag.Bool("long", false, "make TestLoad use thousands of connections, as `make load` does")
+var clients = flag.Int("clients", 40, "how many connections TestLoad holds at the same time")
 
-func scale(short, longer int) int {
-	if *long {
-		return longer
-	}
-	return short
-}
-
-// TestLoad holds many connections, and checks every message on each of them, whatever happens to
-// the other parts.
+// TestLoad holds many connections, and accounts for every message on each of them, whatever happens
+// to the other parts.
 func TestLoad(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
-	if *long { // Go raises the limit of open files only for itself: raise it for Viceroy and Pushpin, too
-		const needed = 10_000
-		var limit syscall.Rlimit
-		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur < needed ||
-			syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-			t.Fatalf("a program needs %d open files, and the system allows %d: raise the limit (ulimit -Hn %[1]d, as root)",
-				needed, limit.Cur)
+	p := newProject(t)
+	p.set(t, 2000, "local_server", "backends", "origin", "first_byte_timeout_ms")
+	origin := startHolder(t, p.origin)
+	app := p.serve(t)
+	allowed := *clients / 100 // losses of Pushpin itself; and then, the app must not lose more than Pushpin
+	for _, addr := range []string{loopback(p.proxyPort), p.addr} {
+		t.Run("at "+addr, func(t *testing.T) {
+			allowed = hold(t, p, addr, *clients).deliver(t, 30, allowed)
+		})
+	}
+	t.Run("a client stalls", func(t *testing.T) { testStall(t, p) })
+	t.Run("clients come and go", func(t *testing.T) { testComeAndGo(t, p) })
+	app.stop()
+	p.serve(t) // the app comes back
+	t.Run("the origin dies and hangs", func(t *testing.T) { testOriginDies(t, p, origin) })
+}
+
+// A client reads nothing, and the messages for it fill all buffers. Other clients on the same channel
+// still get their messages.
+func testStall(t *testing.T, p *project) {
+	others := hold(t, p, p.addr, *clients/4)
+	stalled := p.send(t, "GET /events?channel=flood&channel="+others.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	stalled.(*net.TCPConn).SetReadBuffer(64 << 10) // the system would hold megabytes for the client
+	readUntil(t, bufio.NewReader(stalled), ": open\n\n")
+	const messages, size = 500, 30_000
+	flood := grip.Formats{HTTPStream: &grip.HTTPStream{Content: strings.Repeat("x", size)}}
+	for n := range messages {
+		p.publish(t, "flood", flood)
+		if n%20 == 0 {
+			others.deliver(t, 1, 0)
 		}
 	}
-	l := &load{project: newProject(t)}
-	l.set(t, 2000, "local_server", "backends", "origin", "first_byte_timeout_ms")
-	l.startOrigin(t, holdAll)
-	t.Cleanup(func() { l.server.Close() })
-	app := l.serve(t)
 
-	// Every message arrives on every connection. The app must not lose more than Pushpin itself does.
-	direct, through := l.load(t, loopback(l.proxyPort)), l.load(t, l.addr)
-	t.Logf("directly at Pushpin: %+v\nthrough the app: %+v", direct, through)
-	if direct.lost() > direct.Connections/100 {
-		t.Fatal("Pushpin itself loses too much to compare with")
+	// If the client had not been stalled, it would now get all the data.
+	stalled.SetDeadline(time.Now().Add(time.Second))
+	if n, err := io.Copy(io.Discard, stalled); n >= messages*size {
+		t.Errorf("a client that had read nothing got all %d bytes, %v: it was not stalled", n, err)
 	}
-	if through.lost() > direct.lost() {
-		t.Error("the app loses more than Pushpin itself")
-	}
-	t.Run("the origin dies and hangs", l.testOrigin)
-	t.Run("some clients read nothing", l.testStalled)
-	t.Run("clients come and go", l.testComeAndGo)
-	t.Run("the app ends and comes back", func(t *testing.T) {
-		app.stop()
-		l.serve(t)
-		l.hold(t, scale(10, 200), l.addr)
-		l.check(t, 3, 0)
-	})
 }
 
-// load is a project that is served while things go wrong, and the clients that it holds on a channel.
-type load struct {
+// Many clients leave at once, and others come and go by the thousand. The rest get all messages.
+func testComeAndGo(t *testing.T, p *project) {
+	staying := hold(t, p, p.addr, *clients/4)
+	t.Run("leave at once", func(t *testing.T) { hold(t, p, p.addr, *clients/4) })
+	var refused atomic.Int64
+	var visitors sync.WaitGroup
+	for range 10 {
+		visitors.Go(func() {
+			for n := range *clients / 4 {
+				ctx, leave := context.WithCancel(t.Context())
+				if _, err := openLines(ctx, p.addr, staying.channel, n); err != nil {
+					refused.Add(1)
+				}
+				leave() // without the close of a WebSocket, as if the client's program had died
+			}
+		})
+	}
+	staying.deliver(t, 10, 0)
+	visitors.Wait()
+	staying.deliver(t, 3, 0)
+	if n := int(refused.Load()); n > *clients/40 { // Pushpin 1.36 itself answers a few with a 502
+		t.Errorf("%d clients could not connect", n)
+	}
+}
+
+// The origin dies, comes back without answering, and then answers. The held connections stay open, and
+// get the messages. A forwarded request gets a 502.
+func testOriginDies(t *testing.T, p *project, origin *http.Server) {
+	held := hold(t, p, p.addr, *clients/4)
+	wantPost := func(status int) {
+		eventually(t, fmt.Sprintf("a POST gets status %d", status), func() bool {
+			return p.fetch(t, "POST", "/", "hello").status == status
+		})
+		held.deliver(t, 3, 0)
+	}
+	origin.Close()
+	wantPost(http.StatusBadGateway)
+	hanging := startServer(t, p.origin)
+	hanging.answers <- func(conn net.Conn) { io.Copy(io.Discard, conn) } // until Viceroy gives up
+	wantPost(http.StatusBadGateway)
+	hanging.Close()
+	startHolder(t, p.origin)
+	wantPost(http.StatusOK)
+}
+
+// startHolder starts an origin that has Pushpin hold each client on the channels ?channel=. Close ends
+// it and its connections, as if it had died.
+func startHolder(t *testing.T, addr string) *http.Server {
+	origin := &http.Server{Addr: addr, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		channels, header := r.URL.Query()["channel"], w.Header()
+		if r.Header.Get("Content-Type") == grip.EventsType { // the events of a WebSocket
+			header.Set("Content-Type", grip.EventsType)
+			header.Set(grip.HeaderExtension, grip.Extension)
+			w.Write(grip.EncodeEvents(grip.Event{Type: grip.Open}, grip.Subscribe(channels[0])))
+		} else if len(channels) > 0 {
+			header.Set("Content-Type", "text/event-stream")
+			header.Set(grip.HeaderHold, grip.Stream)
+			header[grip.HeaderChannel] = channels
+			io.WriteString(w, ": open\n\n")
+		}
+	})}
+	t.Cleanup(func() { origin.Close() })
+	go origin.ListenAndServe()
+	return origin
+}
+
+// audience is a number of clients on one channel, and what has arrived at them.
+type audience struct {
 	*project
-	server  *http.Server // the origin
-	channel string
-	clients []*client
-	sent    int // how many messages each client must have got
+	channel       string
+	clients, sent int // each client should get the messages from 0 to sent
+
+	sync.Mutex
+	dropped   int   // connections that have ended
+	extra     int   // messages that came again, or too late
+	latencies []int // in ms, of the messages that came in order
 }
 
-// startOrigin starts the origin. l.server.Close ends it and its connections at once, as if it had died.
-func (l *load) startOrigin(t *testing.T, handler http.HandlerFunc) {
+// hold opens connections at addr, the app or Pushpin, until the test ends. It waits until each of them
+// gets messages.
+func hold(t *testing.T, p *project, addr string, clients int) *audience {
 	t.Helper()
-	listener, err := net.Listen("tcp", l.origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.server = &http.Server{Handler: handler}
-	go l.server.Serve(listener)
-}
-
-// hold opens n event streams and n WebSockets at addr, until the test ends, and waits until each of
-// them gets messages.
-func (l *load) hold(t *testing.T, n int, addr string) {
-	t.Helper()
-	l.channel, l.clients, l.sent = rand.Text(), nil, 0
-	for refused := 0; len(l.clients) < 2*n; {
-		c, err := openClient(t.Context(), addr, []string{"events", "socket"}[len(l.clients)%2], l.channel)
+	a := &audience{project: p, channel: rand.Text()}
+	for refused := 0; a.clients < clients; {
+		lines, err := openLines(t.Context(), addr, a.channel, a.clients)
 		if err == nil {
-			l.clients = append(l.clients, c)
-		} else if refused++; refused > 1+n/100 { // Pushpin 1.36 answers a few of many thousands with a 502
+			a.clients++
+			go a.receive(lines)
+		} else if refused++; refused > 1+clients/100 { // Pushpin 1.36 answers a few of many thousands with a 502
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond) // Pushpin 1.36 drops some of the connections that open in a burst
 	}
-	// A subscription starts a moment after the connection opens.
 	eventually(t, "a message reaches each client", func() bool {
-		l.publish(t, 0, 0)
-		time.Sleep(l.pace())
-		return count(l.clients, 0).Subscribed == len(l.clients)
+		a.publish(t, 0)
+		lost, _ := a.count()
+		return lost == 0
 	})
+	return a
 }
 
-// pace returns how long to wait after a message. The Fastly CLI lets Pushpin deliver 2,500 in a
-// second, to all clients together, and Pushpin drops messages if too many wait.
-func (l *load) pace() time.Duration { return time.Duration(len(l.clients)) * time.Second / 2000 }
-
-// publish publishes the nth message, with this many extra bytes, directly to Pushpin, because the
-// origin may be down.
-func (l *load) publish(t *testing.T, n, padding int) {
-	t.Helper()
-	publishNumbered(t, l.project, l.channel, n, padding)
-}
-
-// deliver publishes n messages and returns what the clients have got when nothing more is to come.
-func (l *load) deliver(t *testing.T, n, padding int) (sum tally) {
-	t.Helper()
-	for range n {
-		l.sent++
-		l.publish(t, l.sent, padding)
-		time.Sleep(l.pace())
+// openLines connects the nth client, in turn an event stream and a WebSocket, and returns the lines
+// that it gets. The connection closes when ctx ends.
+func openLines(ctx context.Context, addr, channel string, n int) (*bufio.Scanner, error) {
+	const route = "Pushpin-Route" // Viceroy sets this header. Without the app, Pushpin needs it from the client.
+	if n%2 == 0 {
+		return site{"http://" + addr}.lines(ctx, "/events?channel="+channel, route, "origin")
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		sum = count(l.clients, l.sent)
-		if sum.Missing == 0 || time.Now().After(deadline) {
-			return sum
-		}
-	}
-}
-
-// check publishes n messages. Each client must have got all so far, once, in order and complete.
-func (l *load) check(t *testing.T, n, padding int) {
-	t.Helper()
-	if sum := l.deliver(t, n, padding); sum.lost() > 0 {
-		t.Fatalf("after %d messages: %+v", l.sent, sum)
-	}
-}
-
-func (l *load) load(t *testing.T, addr string) (sum tally) {
-	t.Run("load at "+addr, func(t *testing.T) {
-		l.hold(t, scale(10, 2000), addr)
-		sum = l.deliver(t, 30, 64)
-	})
-	return sum
-}
-
-// The origin dies, and comes back, but does not answer until later. The held connections stay open,
-// and get the messages. A forwarded request gets a 502 after the timeout. (On Fastly, the app knows
-// that this was a timeout, and the client gets a 504.) One that is handed off waits at Pushpin.
-func (l *load) testOrigin(t *testing.T) {
-	l.hold(t, scale(10, 200), l.addr)
-	l.server.Close()
-	l.check(t, 3, 0)
-	want := func(method string, status int) {
-		t.Helper()
-		if got := l.fetch(t, method, "/", "hello").status; got != status {
-			t.Errorf("%s: got status %d, want %d", method, got, status)
-		}
-	}
-	want("GET", http.StatusBadGateway)  // Pushpin's
-	want("POST", http.StatusBadGateway) // the app's
-	if _, err := openClient(t.Context(), l.addr, "socket", l.channel); err == nil || !strings.Contains(err.Error(), "502") {
-		t.Errorf("a new WebSocket: got %v, want a 502", err)
-	}
-
-	goOn, waiting := make(chan struct{}), make(chan string, 1)
-	l.startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		<-goOn
-		holdAll(w, r)
-	})
-	go func() {
-		resp, err := l.do(t.Context(), "GET", "/", "")
-		waiting <- fmt.Sprint(resp, err)
-	}()
-	want("POST", http.StatusBadGateway)
-	l.check(t, 3, 0)
-	close(goOn)
-	if got := <-waiting; !strings.Contains(got, "200 OK") {
-		t.Errorf("a GET that was sent while the origin hung: got %s", got)
-	}
-	want("GET", http.StatusOK)
-	want("POST", http.StatusOK)
-	l.check(t, 3, 0)
-}
-
-// Some clients read nothing, and the messages for them fill all buffers. Other clients on the same
-// channel still get their messages.
-func (l *load) testStalled(t *testing.T) {
-	l.hold(t, scale(5, 200), l.addr)
-	var stalled []net.Conn
-	for range scale(4, 20) {
-		conn := l.dial(t)
-		conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the system would hold megabytes for the client
-		io.WriteString(conn, "GET /events?channel=flood&channel="+l.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 200"))); err != nil {
-			t.Fatal(err)
-		}
-		stalled = append(stalled, conn)
-	}
-	const messages, size = 500, 30_000
-	for n := range messages {
-		publishNumbered(t, l.project, "flood", n, size)
-		if n%20 == 0 {
-			l.check(t, 1, 0)
-		}
-	}
-	l.check(t, 1, size)
-
-	// If these clients had not been stalled, they would now get all the data.
-	for _, conn := range stalled {
-		conn.SetDeadline(time.Now().Add(time.Second))
-		if n, err := io.Copy(io.Discard, conn); n >= messages*size {
-			t.Errorf("a client that had read nothing got all %d bytes, %v: it was not stalled", n, err)
-		}
-	}
-}
-
-// Half of the clients leave at once, and many others come and go. The rest get all messages.
-func (l *load) testComeAndGo(t *testing.T) {
-	l.hold(t, scale(20, 500), l.addr)
-	half := len(l.clients) / 2
-	for _, c := range l.clients[:half] {
-		c.conn.Close()
-	}
-	l.clients = l.clients[half:]
-	cycles := scale(20, 500)
-	failed := make(chan int, 20)
-	for range cap(failed) {
-		go func() {
-			n := 0
-			for i := range cycles {
-				c, err := openClient(t.Context(), l.addr, []string{"events", "socket"}[i%2], l.channel)
-				if err != nil {
-					n++
-					continue
-				}
-				c.conn.(*net.TCPConn).SetLinger(0) // reset the connection, as if the client's program had died
-				c.conn.Close()
-			}
-			failed <- n
-		}()
-	}
-	l.check(t, 10, 0)
-	sum := 0
-	for range cap(failed) {
-		sum += <-failed
-	}
-	l.check(t, 3, 0)
-	if sum > 20*cycles/100 { // Pushpin 1.36 itself answers a few requests with a 502
-		t.Errorf("%d of %d clients could not connect", sum, 20*cycles)
-	}
-}
-
-// client is an open event stream or WebSocket. It counts the numbered messages that arrive.
-type client struct {
-	conn net.Conn
-
-	mu sync.Mutex
-	tally
-	last      int // the number of the last message
-	latencies []time.Duration
-}
-
-// openClient connects a client of this kind, events or socket, until ctx ends, to the app or
-// directly to Pushpin.
-func openClient(ctx context.Context, addr, kind, channel string) (*client, error) {
-	c := &client{}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(got httptrace.GotConnInfo) { c.conn = got.Conn },
-	})
-	target := "/" + kind + "?channel=" + channel
-	var lines *bufio.Scanner
-	var err error
-	// Viceroy sets the header Pushpin-Route. Without the app, Pushpin needs it from the client.
-	if kind == "events" {
-		lines, err = site{"http://" + addr}.lines(ctx, target, "Pushpin-Route", "origin")
-	} else {
-		var ws *websocket.Conn
-		options := &websocket.DialOptions{HTTPHeader: http.Header{"Pushpin-Route": {"origin"}}}
-		if ws, _, err = websocket.Dial(ctx, "ws://"+addr+target, options); err == nil {
-			lines = bufio.NewScanner(websocket.NetConn(ctx, ws, websocket.MessageText))
-		}
-	}
+	options := &websocket.DialOptions{HTTPHeader: http.Header{route: {"origin"}}}
+	ws, _, err := websocket.Dial(ctx, "ws://"+addr+"/socket?channel="+channel, options)
 	if err != nil {
-		return nil, fmt.Errorf("open a client at %s%s: %w", addr, target, err)
+		return nil, err
 	}
-	go func() {
-		for lines.Scan() {
-			c.take(strings.TrimPrefix(lines.Text(), "data: "))
-		}
-		c.mu.Lock()
-		c.Dropped = 1
-		c.mu.Unlock()
-	}()
-	return c, nil
+	return bufio.NewScanner(websocket.NetConn(ctx, ws, websocket.MessageText)), nil
 }
 
-// publishNumbered publishes the nth message to a channel, with the time and this many extra bytes.
-func publishNumbered(t *testing.T, p *project, channel string, n, padding int) {
+// numbered is the format of the messages, with the time in nanoseconds since 1970.
+const numbered = "message %d, published at %d ns, is complete"
+
+// publish publishes the nth message directly to Pushpin, because the origin may be down. Then it waits,
+// because the Fastly CLI lets Pushpin deliver only 2,500 messages in a second, to all clients together,
+// and Pushpin drops messages if too many wait.
+func (a *audience) publish(t *testing.T, n int) {
 	t.Helper()
-	text := fmt.Sprintf("%d %d %d %s\n", n, time.Now().UnixNano(), padding, strings.Repeat("x", padding))
-	p.publish(t, channel, grip.Formats{
+	text := fmt.Sprintf(numbered, n, time.Now().UnixNano()) + "\n"
+	a.project.publish(t, a.channel, grip.Formats{
 		HTTPStream: &grip.HTTPStream{Content: "data: " + text + "\n"},
 		WSMessage:  &grip.WSMessage{Content: text},
 	})
+	time.Sleep(time.Duration(a.clients) * time.Second / 2000)
 }
 
-// tally counts connections, and the messages on them.
-type tally struct {
-	Connections, Subscribed, Dropped int
-	Messages, Missing, Extra         int           // Extra: duplicates, and those that come too late
-	P50, P99                         time.Duration // from publish to arrival
-}
-
-// lost counts all that should not be.
-func (s tally) lost() int { return s.Dropped + s.Missing + s.Extra }
-
-// take counts a line that has arrived. A message 0 has no place in the order: it only shows that the
-// client is subscribed. The origin's own lines have no numbers.
-func (c *client) take(line string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var n, published, padding int
-	fmt.Sscan(line, &n, &published, &padding)
-	switch {
-	case published == 0 || strings.Count(line, "x") != padding: // not a message, or not all of it
-	case n == 0:
-		c.Subscribed = 1
-	case n <= c.last:
-		c.Extra++
-	default:
-		c.Messages++
-		c.Missing += n - c.last - 1
-		c.last = n
-		c.latencies = append(c.latencies, time.Since(time.Unix(0, int64(published))).Round(time.Millisecond))
+// receive counts the messages on one connection until it ends. Message 0 may come several times,
+// because it is published until each client is subscribed.
+func (a *audience) receive(lines *bufio.Scanner) {
+	for last := -1; lines.Scan(); {
+		var n, published int
+		if _, err := fmt.Sscanf(strings.TrimPrefix(lines.Text(), "data: "), numbered, &n, &published); err != nil {
+			continue // the origin's own line, or not all of a message
+		}
+		a.Lock()
+		switch {
+		case n > last:
+			a.latencies = append(a.latencies, int(time.Since(time.Unix(0, int64(published))).Milliseconds()))
+		case n > 0:
+			a.extra++
+		}
+		last = max(last, n)
+		a.Unlock()
 	}
+	a.Lock()
+	a.dropped++
+	a.Unlock()
 }
 
-// count sums up what the clients have got. Each must have got the messages from 1 to sent, in order.
-func count(clients []*client, sent int) (sum tally) {
-	var latencies []time.Duration
-	for _, c := range clients {
-		c.mu.Lock()
-		sum.Connections++
-		sum.Subscribed += c.Subscribed
-		sum.Dropped += c.Dropped
-		sum.Messages += c.Messages
-		sum.Missing += c.Missing + sent - c.last
-		sum.Extra += c.Extra
-		latencies = append(latencies, c.latencies...)
-		c.mu.Unlock()
-	}
-	if n := len(latencies); n > 0 {
-		slices.Sort(latencies)
-		sum.P50, sum.P99 = latencies[n/2], latencies[n*99/100]
-	}
-	return sum
+// count returns how many connections and messages are lost so far, and in which ways.
+func (a *audience) count() (lost int, report string) {
+	a.Lock()
+	defer a.Unlock()
+	missing := a.clients*(a.sent+1) - len(a.latencies)
+	sorted := append(slices.Sorted(slices.Values(a.latencies)), 0) // is never empty
+	n := len(a.latencies)
+	return a.dropped + missing + a.extra, fmt.Sprintf(
+		"%d messages to %d clients: %d dropped, %d missing, %d extra; p50 %d ms, p99 %d ms",
+		a.sent, a.clients, a.dropped, missing, a.extra, sorted[n/2], sorted[n*99/100])
 }
 
-// The counting notices each kind of loss.
+// deliver publishes n messages, and waits until each client has got all so far, once and in order. It
+// fails the test if more are lost than allowed, and returns how many.
+func (a *audience) deliver(t *testing.T, n, allowed int) int {
+	t.Helper()
+	for range n {
+		a.sent++
+		a.publish(t, a.sent)
+	}
+	lost, report := a.count()
+	for deadline := time.Now().Add(patience); lost > 0 && time.Now().Before(deadline); lost, report = a.count() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if t.Log(report); lost > allowed {
+		t.FailNow()
+	}
+	return lost
+}
+
+// The count notices each kind of loss. Here, each connection ends, and should have got three messages.
 func TestCount(t *testing.T) {
-	var clients []*client
-	for _, numbers := range []string{"0 0 1 2 3", "1 2 2 3", "2 1 3", "1 3", "1"} {
-		clients = append(clients, &client{})
-		for n := range strings.FieldsSeq(numbers) {
-			clients[len(clients)-1].take(n + " 1700000000000000000 3 xxx")
+	for messages, want := range map[string]string{
+		"0 0 1 2 3": "0 missing, 0 extra",
+		"0 1 2 2 3": "0 missing, 1 extra",
+		"0 2 1 3":   "1 missing, 1 extra",
+		"0 1 3":     "1 missing, 0 extra",
+		"0 1 2 3,":  "1 missing, 0 extra", // is not complete
+	} {
+		a := &audience{clients: 1, sent: 3}
+		var lines string
+		for n := range strings.FieldsSeq(messages) {
+			lines += fmt.Sprintf("data: message %s, published at 1 ns, is complete\n", n)
 		}
-	}
-	clients[3].take("4 1700000000000000000 20 xxx") // incomplete
-	sum := count(clients, 3)
-	sum.P50, sum.P99 = 0, 0
-	if want := (tally{5, 1, 0, 11, 4, 2, 0, 0}); sum != want {
-		t.Errorf("got %+v, want %+v", sum, want)
-	}
-}
-
-// holdAll is the origin of these clients. It tells Pushpin to hold each of them on the channels
-// ?channel=. It answers any other request with the request's body. It keeps no history: only Pushpin
-// knows the connections.
-func holdAll(w http.ResponseWriter, r *http.Request) {
-	channels := r.URL.Query()["channel"]
-	body, _ := io.ReadAll(r.Body)
-	switch {
-	case r.Header.Get("Content-Type") == grip.EventsType:
-		w.Header().Set("Content-Type", grip.EventsType)
-		w.Header().Set(grip.HeaderExtension, grip.Extension)
-		if strings.HasPrefix(string(body), "OPEN\r\n") {
-			w.Write(grip.EncodeEvents(grip.Event{Type: grip.Open}, grip.Subscribe(channels[0])))
+		a.receive(bufio.NewScanner(strings.NewReader(lines)))
+		if _, got := a.count(); !strings.Contains(got, "1 dropped, "+want) {
+			t.Errorf("%s: got %s, want %s", messages, got, want)
 		}
-	case len(channels) > 0:
-		w.Header()[grip.HeaderChannel] = channels
-		w.Header().Set(grip.HeaderHold, grip.Stream)
-		w.Header().Set("Content-Type", "text/event-stream")
-		io.WriteString(w, ": open\n\n")
-	default:
-		w.Write(body)
 	}
 }
