@@ -100,6 +100,7 @@ var notRun = map[string]string{
 	"eval \"$(testdata/tools.sh)\"\ngo -C testdata test": "it is how this test runs",
 	"make live":                     "TestLive runs these tests locally",
 	"make bench":                    "takes minutes",
+	"go -C testdata tool benchstat": "compares two runs of make bench",
 	"make load":                     "TestLoad does the same with fewer connections",
 	"go -C testdata run ./origin\n": "TestLive runs the demo's origin",
 	"../origins/README.md":          "the README has the same commands",
