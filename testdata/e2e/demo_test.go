@@ -81,7 +81,7 @@ func (p *project) make(t *testing.T, args ...string) *program {
 }
 
 func (p *project) tempDir(t *testing.T) string {
-	dir := filepath.Join(os.TempDir(), filepath.Base(filepath.Dir(filepath.Dir(p.dir))))
+	dir := filepath.Join(os.TempDir(), strconv.Itoa(p.publishPort))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func (o origin) start(t *testing.T, addr, gripURL string) *program {
 func (o origin) run(t *testing.T, addr, gripURL string) {
 	t.Helper()
 	o.start(t, addr, gripURL)
-	eventually(t, "the origin listens", func() bool { return taken(addr) })
+	eventually(t, "the origin listens", func() bool { return listens(addr) })
 }
 
 // A message reaches an event stream, a WebSocket and a long-poll. It is published again and again,

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
@@ -138,10 +137,10 @@ func TestReadme(t *testing.T) {
 	clients := n.next(t, "curl -N http://localhost:7676/events")
 	events := n.startScript(t, clients[0], "(?m)^event: start$")
 	socket := n.startScript(t, webSocketClient(clients[1]), "")
-	for try := 0; try < 100 && !strings.Contains(socket.log.String(), `"text":"hello"`); try++ {
-		n.runScript(t, "curl -d hello http://localhost:7676/publish", `"text": "hello"`) // until the WebSocket is there
-		time.Sleep(300 * time.Millisecond)
-	}
+	eventually(t, "the WebSocket gets hello", func() bool {
+		n.runScript(t, "curl -d hello http://localhost:7676/publish", `"text": "hello"`)
+		return socket.log.find(regexp.MustCompile(`"text":"hello"`))
+	})
 	events.wait(t, `"text":"hello"`)
 	io.WriteString(socket.in, "typed\n")
 	socket.wait(t, `(?m)^(> )*typed$`)
@@ -158,7 +157,7 @@ func TestReadme(t *testing.T) {
 	commands := n.next(t, "go -C testdata run ./origins/go")
 	origin := n.startScript(t, commands[0], "")
 	serve := n.startScript(t, commands[1], "Listening on http://127.0.0.1:7676")
-	eventually(t, "the origin listens", func() bool { return taken("localhost:3000") })
+	eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
 	var connected []*terminal
 	for _, command := range n.next(t, "curl -N http://localhost:7676/events") {
 		connected = append(connected, n.startScript(t, webSocketClient(command), ""))

@@ -95,10 +95,11 @@ func start(t testing.TB, log *logBuffer, cmd *exec.Cmd) *program {
 func (p *program) stop() {
 	group := -p.Process.Pid
 	syscall.Kill(group, syscall.SIGINT)
-	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(group, 0) == nil; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	for try := 0; try < 600 && syscall.Kill(group, 0) == nil; try++ { // where nobody reaps zombies, they stay
+		if try == 500 {
 			syscall.Kill(group, syscall.SIGKILL)
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	<-p.done
 }
@@ -220,6 +221,16 @@ func taken(addr string) bool {
 		l.Close()
 	}
 	return false
+}
+
+// listens reports whether a program accepts connections at the address. It does not take the port for
+// a moment, as taken does.
+func listens(addr string) bool {
+	conn, err := net.Dial("tcp", addr)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }
 
 func addrs(first, n int) (all []string) {

@@ -148,7 +148,8 @@ func (c *chain) send(t testing.TB, row row) (to string, got, resp rawMessage) {
 	if err != nil {
 		t.Fatalf("%v: %v", row, err)
 	}
-	to = strings.Split(resp.line, " ")[1]
+	_, to, _ = strings.Cut(resp.line, " ")
+	to, _, _ = strings.Cut(to, " ")
 	for len(c.origin.requests) > 0 && to != "fanout" && to != "origin" {
 		// A request arrives before the client has its response.
 		next := <-c.origin.requests
