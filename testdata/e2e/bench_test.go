@@ -1,17 +1,14 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,17 +33,13 @@ func BenchmarkApp(b *testing.B) {
 	go http.Serve(listener, http.HandlerFunc(answerWork))
 
 	var apps []contender
-	for _, path := range append([]string{filepath.Join(p.dir, "bin")}, strings.Fields(os.Getenv("PEERS"))...) {
-		files, _ := filepath.Glob(filepath.Join(path, "*.wasm"))
+	for _, path := range append([]string{p.dir + "/bin"}, strings.Fields(os.Getenv("PEERS"))...) {
+		files, _ := filepath.Glob(path + "/*.wasm")
 		if len(files) == 0 {
 			files = []string{path} // not a directory
 		}
 		for _, file := range files {
-			app := startContender(b, p, file)
-			if slices.ContainsFunc(apps, func(other contender) bool { return other.name == app.name }) {
-				b.Fatalf("two apps have the name %s.wasm: rename %s", app.name, file)
-			}
-			apps = append(apps, app)
+			apps = append(apps, startContender(b, p, file))
 		}
 	}
 	rounds, _ := strconv.Atoi(os.Getenv("ROUNDS"))
@@ -74,18 +67,13 @@ func startContender(b *testing.B, p *project, file string) contender {
 		b.Fatal(err)
 	}
 	port := freePorts(b, 6)
-	c := contender{name: strings.TrimSuffix(filepath.Base(file), ".wasm"), addr: loopback(port)}
-	args := []string{
-		"compute", "serve", "--non-interactive", "--skip-build", "--file", file, "--addr", c.addr,
-		"--pushpin-proxy-port", strconv.Itoa(port + 1), "--pushpin-publish-port", strconv.Itoa(port + 2),
-	}
+	p.addr = loopback(port)
+	args := []string{"--file", file,
+		"--pushpin-proxy-port", strconv.Itoa(port + 1), "--pushpin-publish-port", strconv.Itoa(port + 2)}
 	if viceroy := os.Getenv("VICEROY"); viceroy != "" {
 		args = append(args, "--viceroy-path", viceroy)
 	}
-	cmd := exec.Command("fastly", args...)
-	cmd.Dir = p.dir
-	c.serve = start(b, &logBuffer{}, cmd)
-	c.serve.wait(b, "Listening on http://"+c.addr)
+	c := contender{name: strings.TrimSuffix(filepath.Base(file), ".wasm"), addr: p.addr, serve: p.serve(b, args...)}
 	c.viceroy = strings.TrimSpace(sh(b, ".", `pgrep -g "$1" viceroy`, strconv.Itoa(c.serve.Process.Pid)))
 	c.signal(syscall.SIGSTOP)
 	b.Cleanup(func() { c.signal(syscall.SIGCONT) }) // so that it can end
@@ -105,9 +93,8 @@ func (c contender) measure(b *testing.B, w work) {
 	before := c.cpu()
 	b.ResetTimer()
 	b.RunParallel(func(next *testing.PB) {
-		var buffer bytes.Buffer
 		for next.Next() {
-			if err := w.send(transport, c.addr, &buffer); err != nil {
+			if err := w.send(transport, c.addr); err != nil {
 				b.Error(err)
 				return
 			}
@@ -160,8 +147,8 @@ func answerWork(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, answer)
 }
 
-// send sends one request and reads the response into buffer.
-func (w work) send(transport http.RoundTripper, addr string, buffer *bytes.Buffer) error {
+// send sends one request and checks the response.
+func (w work) send(transport http.RoundTripper, addr string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if w.path == "/socket" {
@@ -180,9 +167,8 @@ func (w work) send(transport http.RoundTripper, addr string, buffer *bytes.Buffe
 		return err
 	}
 	defer resp.Body.Close()
-	buffer.Reset()
-	_, err = buffer.ReadFrom(resp.Body)
-	if got := buffer.String(); err == nil && (resp.StatusCode != http.StatusOK || got != w.want) {
+	got, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || string(got) != w.want) {
 		err = fmt.Errorf("%s: got %s with %.60q; want %.60q", w.name, resp.Status, got, w.want)
 	}
 	return err

@@ -17,7 +17,8 @@ func TestInit(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	sh(t, p.dir, "go mod edit -module=example.com/my-app")
-	p.withCondition(t, `		useFanout = strings.HasPrefix(r.URL.Path, "/live/")
+	p.edit(t, "main.go", "\t\"os\"\n", "\t\"os\"\n\t\"path\"\n")
+	p.withCondition(t, `		useFanout = path.Dir(r.URL.Path) == "/live"
 		if r.URL.Path == "/closed" {
 			fail(w, 503)
 			return
@@ -39,7 +40,7 @@ origin  POST  /
 		out := sh(t, filepath.Join(p.dir, "testdata/e2e"),
 			`"$1" -test.v -test.run="^Test(Table|App|Readme|Links)$"`, os.Args[0])
 		for _, want := range []string{
-			"--- PASS: TestTable ", "--- PASS: TestApp/requests ", "--- SKIP: TestApp/handoffs ", "--- SKIP: TestReadme ",
+			"--- PASS: TestTable ", "--- PASS: TestApp/requests ", "--- SKIP: TestReadme ",
 		} {
 			if !strings.Contains(out, want) {
 				t.Errorf("the tests did not print %q", want)

@@ -13,15 +13,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
-
-	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
 var liveURL = flag.String("url", "", "test the demo's origin behind the app at this `URL`, and start nothing")
@@ -29,293 +28,236 @@ var liveURL = flag.String("url", "", "test the demo's origin behind the app at t
 // TestLive tests the demo's origin behind the app: in Viceroy and Pushpin, or with -url on Fastly.
 // In both cases it only uses what a client can reach.
 func TestLive(t *testing.T) {
-	at := site{*liveURL}
+	at := site{strings.TrimSuffix(*liveURL, "/")}
 	var p *project
 	if *liveURL == "" {
 		needsDefault(t)
 		t.Parallel()
 		p = newProject(t)
-		runOrigin(t, p, p.origin, []string{"GRIP_URL=" + p.gripURL()}, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
-		p.serve(t)
 		at = p.site
-	} else if u, err := url.Parse(*liveURL); err != nil || u.Host == "" {
-		t.Fatalf("-url=%s: the URL must be that of the service, such as https://www.example.com", *liveURL)
+		origin := exec.Command("go", "run", "../origin", "-addr", p.origin, "-trust", at.base,
+			"-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
+		origin.Env = append(os.Environ(), "GRIP_URL="+p.gripURL())
+		start(t, p.log, origin).wait(t, "origin: listening on ")
+		p.serve(t)
 	}
 	// Each mistake in the set-up makes many tests fail, so the first one ends them.
-	if t.Run("set-up", func(t *testing.T) { testSetUp(t, at) }) {
-		t.Run("bodies", func(t *testing.T) { testBodies(t, at) })
-		t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, at) })
-		t.Run("events", func(t *testing.T) { testEvents(t, at) })
-		t.Run("poll", func(t *testing.T) { testPoll(t, at) })
-		t.Run("socket", func(t *testing.T) { testSocket(t, at) })
-		t.Run("stream", func(t *testing.T) { testStream(t, at) })
-		if p != nil {
-			t.Run("page", func(t *testing.T) { testPage(t, p) })
-		}
+	if !t.Run("set-up", func(t *testing.T) { testSetUp(t, at) }) {
+		return
+	}
+	t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, at) })
+	t.Run("idle", func(t *testing.T) { testIdle(t, at) })
+	t.Run("socket", func(t *testing.T) { testSocket(t, at) })
+	if p != nil {
+		t.Run("page", func(t *testing.T) { testPage(t, p) })
 	}
 }
 
-// echo is what the demo's origin answers at /echo.
-type echo struct {
-	Method, Target, Host string
-	Header               http.Header
-	BodyBytes            int
-	ViaFanout            bool
-}
-
-// testSetUp checks that GET and HEAD are handed off, that POST is forwarded, and that messages arrive.
-// If something is not set up, the test says what to do.
+// testSetUp checks that POST is forwarded, that GET and HEAD are handed off, and that messages
+// arrive. If one of these fails, the test says what to do.
 func testSetUp(t *testing.T, at site) {
-	var got echo
-	for _, method := range []string{"GET", "HEAD", "POST"} {
-		answer := at.fetch(t, method, "/echo?a=b", "", "Grip-Sig", "forged")
-		request := method + " /echo"
-		switch {
-		case answer.status == http.StatusServiceUnavailable && method != "POST":
-			t.Fatalf("%s was answered with 503: enable Fanout for the service (fastly products --enable=fanout)", request)
-		case answer.status == http.StatusInternalServerError:
-			t.Fatalf("%s was answered with 500: has the service a backend with the name origin? "+
-				"The app's log has the command that creates it (fastly log-tail)", request)
-		case answer.status >= 502:
-			t.Fatalf("%s was answered with %d (%.80q): no origin answers at the address of the backend origin. "+
-				"Start it, and check the backend's address, port and TLS", request, answer.status, answer.body)
-		case answer.status != http.StatusOK:
-			t.Fatalf("%s was answered with %d (%.80q): that is not the demo's origin", request, answer.status, answer.body)
-		case method == "HEAD":
-			continue
-		}
-		got = echo{}
-		if err := json.Unmarshal([]byte(answer.body), &got); err != nil || got.Method != method || got.Target != "/echo?a=b" {
-			t.Fatalf("%s: the answer %.200q is not that of the demo's origin", request, answer.body)
-		}
-		if u, _ := url.Parse(at.base); got.Host == u.Host {
-			t.Errorf("the origin sees the Host %s of the service: set the Override Host of the backend origin "+
-				"to the origin's own host", got.Host)
-		}
-		switch sig := got.Header.Get(grip.HeaderSig); {
-		case method == "POST" && got.ViaFanout:
-			t.Fatal("POST /echo was handed off: the app must forward it")
-		case method == "GET" && sig == "forged":
-			t.Fatal("GET /echo was not handed off: does the condition in main.go hand it off?")
-		case method == "GET" && sig == "":
-			t.Fatal("GET /echo was not handed off: is Fanout enabled?")
-		case method == "GET" && !got.ViaFanout:
-			t.Fatal("GET /echo was handed off, but the origin does not accept the proxy's signature: " +
-				"check verify-iss in the origin's GRIP_URL, which names the service, and its key")
-		}
+	testEcho(t, at, "POST", "hello")
+	testEcho(t, at, "GET", "")
+	testEcho(t, at, "POST", mebibyte)
+	if got := at.fetch(t, "HEAD", "/poll?after=", ""); got.status != http.StatusOK {
+		t.Fatalf("HEAD /poll was answered with %d: does the condition in main.go hand it off?", got.status)
 	}
-	channel := rand.Text()
-	stream := at.open(t, "/events?channel="+channel)
-	stream.until("event: start")
-	id := "id: " + at.say(t, channel, "hello").ID
-	for stream.Scan() && stream.Text() != id { // until the patience ends
+	const text, said = `<b>"bold"</b> & \ ☃`, `{.*"text":"<b>\\"bold\\"</b> & \\\\ ☃y+",.*}`
+	channel, long := "?channel="+rand.Text(), text+strings.Repeat("y", 16_000)
+	at.checkMessages(t, func() { at.say(t, channel, long) }, map[string]string{
+		"/stream" + channel: `^stream open\s+` + regexp.QuoteMeta(long) + "\n",
+		"/events" + channel: "\nid: .*-.*\ndata: " + said + "\n",
+		"/poll" + channel:   `(?s)"messages":.*☃y+",.*"gap": ?false`, // also from the history
+		"/socket" + channel: "^" + said + "$",
+	})
+}
+
+// testEcho sends a request to /echo, where the origin answers what it has got.
+func testEcho(t *testing.T, at site, method, body string) {
+	t.Helper()
+	got := at.fetch(t, method, "/echo?a=b", body, "Grip-Sig", "forged")
+	var seen struct {
+		Target, Host string
+		Header       http.Header
+		BodyBytes    int
+		ViaFanout    bool
 	}
-	if stream.Text() != id {
-		t.Fatal("POST /publish was accepted, but the message does not arrive: " +
-			"check that the origin's GRIP_URL publishes to this service")
+	json.Unmarshal([]byte(got.body), &seen)
+	service, _ := url.Parse(at.base)
+	why := ""
+	switch handsOff := method == "GET"; {
+	case got.status == http.StatusServiceUnavailable && handsOff:
+		why = "failed: enable Fanout for the service (fastly products --enable=fanout)"
+	case got.status == http.StatusInternalServerError:
+		why = "failed: has the service a backend with the name origin? " +
+			"The app's log has the command that creates it (fastly log-tail)"
+	case got.status > http.StatusInternalServerError:
+		why = "failed: no origin answers at the address of the backend origin. " +
+			"Start it, and check the backend's address, port and TLS"
+	case seen.Target != "/echo?a=b" || seen.BodyBytes != len(body):
+		why = "was not answered by the demo's origin: check the URL and the backend's address"
+	case seen.Host == service.Host:
+		why = "reached the origin with the Host of the service: " +
+			"set the Override Host of the backend origin to the origin's own host"
+	case !handsOff && seen.ViaFanout:
+		why = "was handed off: the app must forward it"
+	case handsOff && seen.Header.Get("Grip-Sig") == "forged":
+		why = "was not handed off: does the condition in main.go hand it off?"
+	case handsOff && !seen.ViaFanout:
+		why = "was handed off, but the origin does not accept the proxy's signature: " +
+			"check verify-iss in the origin's GRIP_URL, which names the service, and its key"
+	}
+	if why != "" {
+		t.Fatalf("%s /echo %s (the answer: %d, %.80q)", method, why, got.status, got.body)
 	}
 }
 
-// A large upload arrives whole.
-func testBodies(t *testing.T, at site) {
-	var got echo
-	answer := at.fetch(t, "POST", "/echo", mebibyte)
-	if err := json.Unmarshal([]byte(answer.body), &got); err != nil || got.BodyBytes != len(mebibyte) {
-		t.Errorf("of a POST with 1 MiB arrived %d bytes; the answer is %.200q", got.BodyBytes, answer.body)
+// checkMessages publishes again and again, because a subscription starts a moment after its
+// connection opens. What a client of each target gets must match the pattern.
+func (at site) checkMessages(t *testing.T, publish func(), want map[string]string) {
+	t.Helper()
+	ctx := withPatience(t)
+	for target, pattern := range want {
+		got := publishUntil(publish, func() string { return at.read(ctx, target, pattern) })
+		if !regexp.MustCompile(pattern).MatchString(got) {
+			t.Fatalf("GET %s got %.100q, and not what was published: check that the app hands it off, "+
+				"and that the origin's GRIP_URL publishes to this service", target, got)
+		}
 	}
 }
 
-// Messages are published while event streams connect. About a second after the first subscription
-// to a channel, Pushpin sends all the requests that it holds to the origin again. The clients also
-// disconnect, at once and then after every ten messages, and connect again. In the end, each client
-// must have every message from its first one on, once and in order. testPage does this with
-// long-polls and WebSockets.
+// publishUntil publishes again and again until read returns, and returns what it read.
+func publishUntil(publish func(), read func() string) string {
+	got := make(chan string, 1)
+	go func() { got <- read() }()
+	for {
+		publish()
+		select {
+		case text := <-got:
+			return text
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+// Messages are published while event streams connect and disconnect, each at its own pace. About a
+// second after the first subscription to a channel, Pushpin sends all the requests that it holds to
+// the origin again. testPage does this with long-polls and WebSockets.
 func testNothingLost(t *testing.T, at site) {
-	ctx, cancel := context.WithTimeout(t.Context(), 8*patience)
-	defer cancel()
-	const messages, clients = 150, 16
-	channel, results := rand.Text(), make(chan error, clients)
-	for i := 1; i <= messages; i++ {
-		at.say(t, channel, strconv.Itoa(i))
-		if i%5 == 0 && i <= 5*clients { // they connect one after another
-			go func() { results <- at.follow(ctx, channel, messages) }()
-		}
+	channel := "?channel=" + rand.Text()
+	var clients sync.WaitGroup
+	t.Cleanup(clients.Wait)
+	for i := range 16 {
+		clients.Go(func() { at.follow(t, channel, 5+i, "150") })
+	}
+	for i := range 150 {
+		at.say(t, channel, strconv.Itoa(i+1))
 		time.Sleep(20 * time.Millisecond) // this sets the rate; it does not wait for anything
 	}
-	for range clients {
-		if err := <-results; err != nil {
-			t.Error(err)
+	clients.Wait()
+}
+
+// follow connects a client again and again, at first for no message and then for some, until it gets
+// the message end. Each event must follow the one before it.
+func (at site) follow(t *testing.T, channel string, some int, end string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	last, got := "", ""
+	for i := range 40 { // connections; 31 suffice, but Pushpin 1.36 may drop some
+		events := 1 + some*min(i, 1) // the first event of a connection is no message
+		pattern := fmt.Sprintf(`(?s)(data: .*){%d}|"text":"%s"`, events, end)
+		got = at.read(ctx, "/events"+channel+"&after="+last, pattern)
+		for _, data := range regexp.MustCompile("(?m)^data: (.*)$").FindAllStringSubmatch(got, -1) {
+			var m struct{ ID, Prev, Text, Start string }
+			json.Unmarshal([]byte(data[1]), &m)
+			if last != "" && m.Start+m.Prev != last || strings.Contains(data[1], `"gap":true`) {
+				t.Errorf("after %s: got %s", last, data[1])
+			}
+			if m.Text == end {
+				return
+			}
+			last = m.Start + m.ID
 		}
 	}
+	t.Errorf("after %s: got %q", last, got)
 }
 
-// follow connects a client again and again. Its messages must be consecutive numbers, up to the end.
-func (at site) follow(ctx context.Context, channel string, end int) error {
-	last, previous, dropped := "", 0, 0
-	for connections := 0; previous < end; connections++ {
-		ctx, leave := context.WithCancel(ctx)
-		defer leave()
-		lines, err := at.lines(ctx, "/events?channel="+channel+"&after="+last)
-		if err != nil {
-			return err
-		}
-		for events := 0; previous < end && events < 1+10*min(connections, 1); {
-			if !lines.Scan() {
-				if dropped++; dropped > 2 { // Pushpin 1.36 may drop one
-					return fmt.Errorf("after %d, the stream ended again: %v", previous, lines.Err())
-				}
-				break
-			}
-			data, ok := strings.CutPrefix(lines.Text(), "data: ")
-			if !ok {
-				continue
-			}
-			var m message
-			err := json.Unmarshal([]byte(data), &m)
-			n, _ := strconv.Atoi(m.Text)
-			if err != nil || m.Gap || (events == 0) != (m.Start != "") || events > 0 && previous > 0 && n != previous+1 {
-				return fmt.Errorf("after %d: got %s (%v)", previous, data, err)
-			}
-			last, previous = m.ID+m.Start, max(previous, n)
-			events++
-		}
-		leave()
-	}
-	return nil
-}
-
-// An event stream gets keep-alives. A client that connects again gets the missed messages, in order.
-func testEvents(t *testing.T, at site) {
-	channel := rand.Text()
-	target := "/events?channel=" + channel
-	stream := at.open(t, target)
-	stream.until(`data: {"start":"none-0","gap":false}`)
-	stream.until(": keep-alive")
-	first := at.say(t, channel, `<b>"bold"</b> & \ ☃`)
-	stream.until("id: " + first.ID)
-	stream.until(`data: {"id":"` + first.ID + `","prev":"none-0","text":"<b>\"bold\"</b> & \\ ☃","at":`)
-	second := at.say(t, channel, strings.Repeat("y", 16_000))
-	stream.until("id: " + second.ID)
-
-	stream = at.open(t, target+"&after=other-7", "Last-Event-ID", first.ID) // a browser keeps the URL
-	stream.until(`data: {"start":"` + first.ID + `","gap":false}`)
-	stream.until("id: " + second.ID)
-
-	stream = at.open(t, target+"&after=other-7")
-	stream.until(`data: {"start":"none-0","gap":true}`)
-	stream.until("id: " + first.ID)
-}
-
-// A long-poll waits for its timeout, or for a message. With an unknown id, it does not wait.
-func testPoll(t *testing.T, at site) {
-	target := "/poll?channel=" + rand.Text()
-	poll := func(target, want string) {
-		t.Helper()
-		got := at.fetch(t, "GET", target, "")
-		if strings.Join(strings.Fields(got.body), "") != want || got.header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: got %+v, want %s", target, got, want)
-		}
+// Without messages, a stream gets keep-alives, and a long-poll ends after a while.
+func testIdle(t *testing.T, at site) {
+	got := at.read(withPatience(t), "/events?channel="+rand.Text(), ": keep-alive")
+	if !strings.HasSuffix(got, "data: {\"start\":\"none-0\",\"gap\":false}\n\n: keep-alive\n") {
+		t.Errorf("an event stream got %q", got)
 	}
 	before := time.Now()
-	poll(target, `{"messages":[],"last":"none-0","gap":false}`)
-	if waited := time.Since(before); waited < 4*time.Second {
-		t.Errorf("the answer without a message came after %v", waited)
+	got = at.fetch(t, "GET", "/poll?channel="+rand.Text(), "").body
+	const want = "{\n  \"messages\": [],\n  \"last\": \"none-0\",\n  \"gap\": false\n}\n"
+	if waited := time.Since(before); got != want || waited < 4*time.Second || waited > 40*time.Second {
+		t.Errorf("after %v, a long-poll got %s, want %s", waited, got, want)
 	}
-	poll(target+"&after=other-7", `{"messages":[],"last":"none-0","gap":true}`)
 }
 
-// A WebSocket echoes texts and binary messages, answers pings, and closes with a code of either side.
+// A WebSocket echoes what it gets, answers pings, and closes with a code.
 func testSocket(t *testing.T, at site) {
-	ctx := withPatience(t)
-	channel := "channel=" + rand.Text()
-	conn := at.socket(t, channel)
-	largest := strings.Repeat("x", 32<<10-2) // see the origin's maxEcho
-	for send, want := range map[string]string{
-		"one":                 "one",
-		largest:               largest,
-		`c:{"type":"detach"}`: `c:{"type":"detach"}`, // to Pushpin, c: begins a control message
-	} {
-		if got := talk(ctx, conn, send); got != want {
-			t.Errorf("%.50s: got %.200q, want %.200q", send, got, want)
-		}
-	}
-	conn.Write(ctx, websocket.MessageBinary, []byte("\x00\xff\r\n"))
-	if kind, got, err := conn.Read(ctx); kind != websocket.MessageBinary || string(got) != "\x00\xff\r\n" {
-		t.Errorf("binary came back as %v %q, %v", kind, got, err)
-	}
-	got, want := talk(ctx, conn, `{"close":4001,"reason":"bye"}`), `status = StatusCode(4001) and reason = "bye"`
-	if !strings.Contains(got, want) {
-		t.Errorf("closed with %q, want %q", got, want)
-	}
-
-	conn = at.socket(t, channel)
-	talk(ctx, conn, "is it open?")
-	at.say(t, strings.TrimPrefix(channel, "channel="), "published")
-	if _, got, err := conn.Read(ctx); err != nil || !strings.Contains(string(got), `"text":"published"`) {
-		t.Errorf("got %q, %v, and not what was published", got, err)
-	}
-	go conn.Read(ctx) // the library handles a pong only while it reads
+	ctx, conn := withPatience(t), checkEcho(t, at)
+	closed := make(chan error, 1)
+	go func() { // the library handles a pong only while it reads
+		_, _, err := conn.Read(ctx)
+		closed <- err
+	}()
 	if err := conn.Ping(ctx); err != nil {
 		t.Errorf("ping: %v", err)
 	}
-	if err := conn.Close(4321, "a reason"); err != nil { // waits for a close with the same code
-		t.Errorf("close: %v", err)
+	conn.Write(ctx, websocket.MessageText, []byte(`{"close":4001,"reason":"bye"}`))
+	want := `status = StatusCode(4001) and reason = "bye"`
+	if got := fmt.Sprint(<-closed); !strings.Contains(got, want) {
+		t.Errorf("closed with %q, want %q", got, want)
 	}
 }
 
-// A stream gets the messages of its own channel.
-func testStream(t *testing.T, at site) {
-	channel := rand.Text()
-	stream := at.open(t, "/stream?channel="+channel)
-	stream.until("stream open")
-	at.say(t, rand.Text(), "for another")
-	at.say(t, channel, "for this one")
-	if got := strings.Join(stream.until("for this one"), ""); got != "for this one" { // there may be keep-alives, too
-		t.Errorf("got %q", got)
-	}
-}
-
-// runOrigin runs the demo's origin at addr, with more variables, until the test ends.
-func runOrigin(t testing.TB, p *project, addr string, env []string, args ...string) *program {
+// checkEcho opens a WebSocket and checks that it echoes messages with any content.
+func checkEcho(t *testing.T, at site) *websocket.Conn {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "origin")
-	sh(t, ".", `go build -o "$1" ../origin`, path)
-	cmd := exec.Command(path, append([]string{"-addr", addr, "-trust", "http://" + p.addr}, args...)...)
-	cmd.Env = append(os.Environ(), env...)
-	origin := start(t, p.log, cmd)
-	origin.wait(t, "origin: listening on ")
-	return origin
+	ctx := withPatience(t)
+	conn, _, err := websocket.Dial(ctx, at.base+"/socket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.CloseNow() })
+	for text, kind := range map[string]websocket.MessageType{
+		"":                            websocket.MessageText,
+		`c:{"type":"detach"}`:         websocket.MessageText, // c: begins a control message to Pushpin
+		strings.Repeat("x", 32<<10-2): websocket.MessageText, // see the origin's maxEcho
+		"\x00\xff\r\n":                websocket.MessageBinary,
+	} {
+		conn.Write(ctx, kind, []byte(text))
+		got, message, err := conn.Read(ctx)
+		if err != nil || got != kind || string(message) != text {
+			t.Errorf("%.50q came back as a %v %.200q, %v", text, got, message, err)
+		}
+	}
+	return conn
 }
 
 // site is where the tests reach the demo's origin.
 type site struct{ base string }
 
-// message is a message of the demo's origin, or its first answer to a client, which has Start and Gap.
-type message struct {
-	ID, Text, Start string
-	Gap             bool
-}
-
-// say publishes a text through the app and returns the message.
-func (at site) say(t testing.TB, channel, text string) (m message) {
+// say publishes a text as a page of the site does. channel is "" or "?channel=" and a name.
+func (at site) say(t testing.TB, channel, text string) {
 	t.Helper()
-	got := at.fetch(t, "POST", "/publish?channel="+channel, text)
-	switch err := json.Unmarshal([]byte(got.body), &m); {
-	case got.status == http.StatusUnauthorized:
-		t.Fatalf("POST /publish was answered with 401 (%q): set PUBLISH_TOKEN to the origin's token", got.body)
-	case got.status == http.StatusBadGateway:
-		t.Fatalf("POST /publish was answered with 502 (%q): check the address and the key in the origin's GRIP_URL; "+
-			"the origin's log has the cause", got.body)
-	case got.status != http.StatusOK || err != nil || m.Text != text:
-		t.Fatalf("POST /publish was answered with %d: %q", got.status, got.body)
+	got := at.fetch(t, "POST", "/publish"+channel, text, "Origin", at.base)
+	advice := map[int]string{
+		http.StatusUnauthorized: "set PUBLISH_TOKEN to the token of the origin",
+		http.StatusForbidden:    "start the origin with -trust " + at.base,
+		http.StatusBadGateway:   "check the address and the key in the origin's GRIP_URL, and read its log",
 	}
-	return m
+	if got.status != http.StatusOK {
+		t.Fatalf("POST /publish was answered with %d (%.200q): %s", got.status, got.body, advice[got.status])
+	}
 }
 
 // answer is the response to fetch.
 type answer struct {
 	status int
-	header http.Header
 	body   string
 }
 
@@ -331,7 +273,7 @@ func (at site) fetch(t testing.TB, method, target, body string, header ...string
 	if err != nil {
 		t.Errorf("%s %s: the response broke off: %v", method, target, err)
 	}
-	return answer{resp.StatusCode, resp.Header, string(content)}
+	return answer{resp.StatusCode, string(content)}
 }
 
 func (at site) do(ctx context.Context, method, target, body string, header ...string) (*http.Response, error) {
@@ -348,7 +290,7 @@ func (at site) do(ctx context.Context, method, target, body string, header ...st
 	return http.DefaultClient.Do(req)
 }
 
-// lines opens a response that does not end, and returns its lines. It closes the response when ctx ends.
+// lines returns the lines of a response that does not end by itself, but when ctx does.
 func (at site) lines(ctx context.Context, target string, header ...string) (*bufio.Scanner, error) {
 	resp, err := at.do(ctx, "GET", target, "", header...)
 	if err != nil {
@@ -363,56 +305,28 @@ func (at site) lines(ctx context.Context, target string, header ...string) (*buf
 	return lines, nil
 }
 
-// stream is a response that does not end.
-type stream struct {
-	t testing.TB
-	*bufio.Scanner
-}
-
-// open opens a stream, which ends with the test, or when its patience does.
-func (at site) open(t testing.TB, target string, header ...string) stream {
-	t.Helper()
-	lines, err := at.lines(withPatience(t), target, header...)
-	if err != nil {
-		t.Fatalf("GET %s: %v", target, err)
-	}
-	return stream{t, lines}
-}
-
-// until returns the lines up to the first one with the prefix.
-func (s stream) until(prefix string) []string {
-	s.t.Helper()
-	var got []string
-	for s.Scan() {
-		got = append(got, s.Text())
-		if strings.HasPrefix(s.Text(), prefix) {
-			return got
+// read returns the lines of a response up to the one that completes the pattern, or that is the last.
+// At /socket, it opens a WebSocket instead, returns the next message, and closes the WebSocket.
+func (at site) read(ctx context.Context, target, pattern string) (text string) {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	if strings.HasPrefix(target, "/socket") {
+		conn, _, err := websocket.Dial(ctx, at.base+target, nil)
+		if err != nil {
+			return err.Error()
 		}
+		_, message, err := conn.Read(ctx)
+		if err = errors.Join(err, conn.Close(4321, "")); err != nil { // waits for the same code
+			return err.Error()
+		}
+		return string(message)
 	}
-	s.t.Fatalf("the stream ended without %q, with %v: %q", prefix, s.Err(), got)
-	return nil
-}
-
-// socket opens a WebSocket, which ends with the test.
-func (at site) socket(t testing.TB, query string) *websocket.Conn {
-	t.Helper()
-	conn, resp, err := websocket.Dial(withPatience(t), at.base+"/socket?"+query, nil)
-	if err != nil {
-		t.Fatalf("open a WebSocket: %v (%v)", err, resp)
-	}
-	conn.SetReadLimit(1 << 20)
-	t.Cleanup(func() { conn.CloseNow() })
-	return conn
-}
-
-// talk sends a text on a WebSocket and returns the text that comes next, or why none comes.
-func talk(ctx context.Context, conn *websocket.Conn, text string) string {
-	if err := conn.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
-		return err.Error()
-	}
-	_, answer, err := conn.Read(ctx)
+	lines, err := at.lines(ctx, target)
 	if err != nil {
 		return err.Error()
 	}
-	return string(answer)
+	for complete := regexp.MustCompile(pattern); !complete.MatchString(text) && lines.Scan(); {
+		text += lines.Text() + "\n"
+	}
+	return text
 }

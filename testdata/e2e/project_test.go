@@ -107,10 +107,11 @@ func (p *project) write(t testing.TB, file, content string) {
 }
 
 // condition matches the TODO in main.go, and the lines after it up to the end of the block.
-var condition = regexp.MustCompile(`(?m)(^\t\t// TODO: .*\n)(?:(?:\t\t.*)?\n)*`)
+var condition = regexp.MustCompile(`(?m)(^\t\t// TODO: .*\n)((?:(?:\t\t.*)?\n)*)`)
 
 // withCondition puts lines of Go in the place of the lines after the TODO in the project's main.go.
-// If there is no TODO, it skips the test.
+// A condition of the user's stays, but never runs, because it may need an import. If there is no
+// TODO, withCondition skips the test.
 func (p *project) withCondition(t testing.TB, goCode string) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
@@ -120,6 +121,10 @@ func (p *project) withCondition(t testing.TB, goCode string) {
 	todo := condition.FindStringSubmatch(string(content))
 	if todo == nil {
 		t.Skip("this test puts a condition at the TODO in main.go, but this project has no TODO there")
+	}
+	if todo[2] != "\t\tuseFanout = true\n" {
+		indented := regexp.MustCompile("(?m)^\t").ReplaceAllString(todo[2], "\t\t")
+		goCode = "\t\tif false {\n" + indented + "\t\t}\n" + goCode
 	}
 	p.edit(t, "main.go", todo[0], todo[1]+goCode)
 }

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -21,6 +22,21 @@ type rawMessage struct {
 	header textproto.MIMEHeader
 	body   string // without the framing of chunks
 	err    error  // why the body is incomplete, or nil
+}
+
+// parse parses a message that is written with bare line feeds in the head, and without the framing
+// of chunks.
+func parse(text string) rawMessage {
+	head, body, _ := strings.Cut(text, "\n\n")
+	m, _ := readHead(bufio.NewReader(strings.NewReader(head + "\n\n")))
+	m.body = body
+	return m
+}
+
+// withCRLF returns the message with the line feeds in its head as CRLF.
+func withCRLF(message string) string {
+	head, body, _ := strings.Cut(message, "\n\n")
+	return strings.ReplaceAll(head, "\n", "\r\n") + "\r\n\r\n" + body
 }
 
 // readHead reads the first line and the header.
@@ -34,21 +50,19 @@ func readHead(r *bufio.Reader) (m rawMessage, err error) {
 
 // readBody reads the body that the header announces, or to the end of the connection.
 func (m *rawMessage) readBody(r *bufio.Reader) {
-	var body io.Reader = r
-	chunked := m.header.Get("Transfer-Encoding") != ""
-	length, err := strconv.ParseInt(m.header.Get("Content-Length"), 10, 64)
-	if chunked {
-		body = httputil.NewChunkedReader(r)
+	var content []byte
+	size, err := strconv.Atoi(m.header.Get("Content-Length"))
+	if m.header.Get("Transfer-Encoding") != "" {
+		content, m.err = io.ReadAll(httputil.NewChunkedReader(r))
+		r.Discard(len("\r\n")) // after the last chunk; there are no trailers
 	} else if err == nil {
-		body = io.LimitReader(r, length)
+		content = make([]byte, size)
+		size, m.err = io.ReadFull(r, content)
+		content = content[:size]
+	} else {
+		content, m.err = io.ReadAll(r)
 	}
-	content, err := io.ReadAll(body)
-	if err == nil && chunked {
-		_, err = r.Discard(len("\r\n")) // after the last chunk; there are no trailers
-	} else if err == nil && int64(len(content)) < length {
-		err = io.ErrUnexpectedEOF
-	}
-	m.body, m.err = string(content), err
+	m.body = string(content)
 }
 
 // readResponse reads the response to a request with this method.
@@ -64,7 +78,7 @@ func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
 // refuses a target such as /%zz, and answers nothing malformed.
 type server struct {
 	net.Listener
-	began    chan struct{}       // gets a value when the body of a request begins to arrive
+	began    atomic.Bool         // the body of a request has begun to arrive
 	requests chan rawMessage     // gets the requests that have arrived
 	answers  chan func(net.Conn) // for the next requests; without one the answer is a 200, with an echo
 }
@@ -77,13 +91,10 @@ func startServer(t testing.TB, addr string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	s := &server{l, make(chan struct{}, 1), make(chan rawMessage, 1000), make(chan func(net.Conn), 100)}
+	s := &server{Listener: l}
+	s.requests, s.answers = make(chan rawMessage, 1000), make(chan func(net.Conn), 100)
 	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
 			go s.serve(conn)
 		}
 	}()
@@ -101,17 +112,16 @@ func (s *server) serve(conn net.Conn) {
 	length := req.header.Get("Content-Length") + req.header.Get("Transfer-Encoding")
 	if length != "" && length != "0" {
 		r.Peek(1)
-		select {
-		case s.began <- struct{}{}:
-		default:
-		}
+		s.began.Store(true)
 		req.readBody(r)
 	}
 	s.requests <- req
-	switch {
-	case req.err != nil:
-	case len(s.answers) > 0:
-		(<-s.answers)(conn)
+	if req.err != nil {
+		return
+	}
+	select {
+	case answer := <-s.answers:
+		answer(conn)
 	default: // to a WebSocket's OPEN, this means that it is accepted
 		body := cmp.Or(req.body, req.header.Get("X-Own"))
 		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: %s\r\n"+
@@ -119,14 +129,13 @@ func (s *server) serve(conn net.Conn) {
 	}
 }
 
-// drain forgets the requests that have arrived.
-func (s *server) drain() {
+// drain forgets the requests that have arrived, and returns their first lines.
+func (s *server) drain() (lines []string) {
+	s.began.Store(false)
 	for len(s.requests) > 0 {
-		<-s.requests
+		lines = append(lines, (<-s.requests).line)
 	}
-	for len(s.began) > 0 {
-		<-s.began
-	}
+	return lines
 }
 
 // answer makes the server answer the next request with these bytes and close the connection.
@@ -137,17 +146,12 @@ func (s *server) answer(response string) {
 // arrived returns the next request that arrives.
 func (s *server) arrived(t testing.TB) rawMessage {
 	t.Helper()
-	select {
-	case req := <-s.requests:
-		return req
-	case <-time.After(patience):
-		t.Fatal("no request arrived")
-		return rawMessage{}
-	}
+	eventually(t, "a request arrives", func() bool { return len(s.requests) > 0 })
+	return <-s.requests
 }
 
-// dial opens a connection to the app.
-func (p *project) dial(t testing.TB) net.Conn {
+// send writes the bytes of a request to a new connection.
+func (p *project) send(t testing.TB, request string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.addr)
 	if err != nil {
@@ -155,13 +159,6 @@ func (p *project) dial(t testing.TB) net.Conn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
-	return conn
-}
-
-// send writes the bytes of a request to a new connection.
-func (p *project) send(t testing.TB, request string) net.Conn {
-	t.Helper()
-	conn := p.dial(t)
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}

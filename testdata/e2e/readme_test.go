@@ -132,13 +132,14 @@ func TestReadme(t *testing.T) {
 		}
 	}
 
-	demo := n.start(t, "make demo", invitation)
-	n.run(t, "curl -d hello http://localhost:7676/publish", `"text": "hello"`)
-	clients := n.next(t, "curl -N http://localhost:7676/events")
-	events := n.startScript(t, clients[0], "(?m)^event: start$")
-	socket := n.startScript(t, webSocketClient(clients[1]), "")
+	demo := n.start(t, n.next(t, "make demo"), invitation)
+	publish := n.next(t, "curl -d hello http://localhost:7676/publish")
+	n.run(t, publish, `"text": "hello"`)
+	clients := commands(n.next(t, "curl -N http://localhost:7676/events"))
+	events := n.start(t, clients[0], "(?m)^event: start$")
+	socket := n.start(t, webSocketClient(clients[1]), "")
 	eventually(t, "the WebSocket gets hello", func() bool {
-		n.runScript(t, "curl -d hello http://localhost:7676/publish", `"text": "hello"`)
+		n.run(t, publish, `"text": "hello"`)
 		return socket.log.find(regexp.MustCompile(`"text":"hello"`))
 	})
 	events.wait(t, `"text":"hello"`)
@@ -146,7 +147,7 @@ func TestReadme(t *testing.T) {
 	socket.wait(t, `(?m)^(> )*typed$`)
 	demo.stop()
 
-	n.run(t, `eval "$(testdata/tools.sh)"`, "")
+	n.run(t, n.next(t, `eval "$(testdata/tools.sh)"`), "")
 	n.dir = filepath.Join(filepath.Dir(n.dir), "my-app")
 	for _, file := range []string{"main.go", "testdata/handoffs.txt", "testdata/page.png"} {
 		if _, err := os.Stat(filepath.Join(n.dir, file)); err != nil {
@@ -154,40 +155,46 @@ func TestReadme(t *testing.T) {
 		}
 	}
 
-	commands := n.next(t, "go -C testdata run ./origins/go")
-	origin := n.startScript(t, commands[0], "")
-	serve := n.startScript(t, commands[1], "Listening on http://127.0.0.1:7676")
+	programs := commands(n.next(t, "go -C testdata run ./origins/go"))
+	origin := n.start(t, programs[0], "")
+	serve := n.start(t, programs[1], "Listening on http://127.0.0.1:7676")
 	eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
 	var connected []*terminal
-	for _, command := range n.next(t, "curl -N http://localhost:7676/events") {
-		connected = append(connected, n.startScript(t, webSocketClient(command), ""))
+	for _, command := range commands(n.next(t, "curl -N http://localhost:7676/events")) {
+		connected = append(connected, n.start(t, webSocketClient(command), ""))
 	}
-	publish := strings.Join(n.next(t, "curl http://localhost:5561/publish/"), "\n")
+	publish = n.next(t, "curl http://localhost:5561/publish/")
 	for _, client := range connected {
 		eventually(t, client.String()+" prints hello", func() bool {
-			n.runScript(t, publish, "Published")
+			n.run(t, publish, "Published")
 			return client.log.find(regexp.MustCompile("hello"))
 		})
 	}
 	serve.stop()
 	origin.stop()
 
-	keys := strings.Join(n.next(t, "export GRIP_URL="), "")
+	keys := n.next(t, "export GRIP_URL=")
 	n.next(t, "export GRIP_URL='https") // origin/README.md has the same
-	origin = n.startScript(t, keys+"export PUBLISH_TOKEN=token\ngo -C testdata run ./origin",
+	origin = n.start(t, keys+"export PUBLISH_TOKEN=token\ngo -C testdata run ./origin",
 		"publishing to https://api.fastly.com/service/")
-	n.runScript(t, "PUBLISH_TOKEN=token\n"+strings.Join(n.next(t, `curl -H "Authorization`), ""), "proxy did not accept")
+	n.run(t, "PUBLISH_TOKEN=token\n"+n.next(t, `curl -H "Authorization`), "proxy did not accept")
 	origin.stop()
-	public := strings.Join(n.next(t, "export GRIP_URL='…'"), "")
-	origin = n.startScript(t, keys+strings.Replace(public, "GRIP_URL='…' GRIP_VERIFY_KEY='…'", "A=", 1), "listening on :8080")
+	public := strings.Replace(n.next(t, "export GRIP_URL='…'"), "GRIP_URL='…' GRIP_VERIFY_KEY='…'", "A=", 1)
+	origin = n.start(t, keys+public, "listening on :8080")
 	if strings.Contains(origin.log.String(), "WARNING") {
 		t.Errorf("with these variables the demo's origin says\n%s", origin.log)
 	}
 	origin.stop()
-	n.runScript(t, "mkdir ../copy; cd ../copy; go mod init example.com/copy\n"+strings.Join(n.next(t, "cp -r "), "")+
+	n.run(t, "mkdir ../copy; cd ../copy; go mod init example.com/copy\n"+n.next(t, "cp -r ")+
 		"go get github.com/golang-jwt/jwt/v5; go vet ./grip", "")
 	n.next(t, "")
 	eventually(t, "all ports are free", func() bool { return !slices.ContainsFunc(ports, taken) })
+}
+
+// commands returns the commands in a block. A line that goes on with a command is indented, or begins
+// with a brace.
+func commands(block string) []string {
+	return regexp.MustCompile(`.+\n([ }].*\n)*`).FindAllString(block, -1)
 }
 
 // kitName is the name of the kit's directory.
@@ -210,15 +217,13 @@ type newcomer struct {
 	blocks []block // those that are still to come
 }
 
-// next returns the commands of the next block that begins with start. notRun must have the blocks
-// before it.
-func (n *newcomer) next(t *testing.T, start string) []string {
+// next returns the next block that begins with start. notRun must have the blocks before it.
+func (n *newcomer) next(t *testing.T, start string) string {
 	t.Helper()
 	for i, b := range n.blocks {
 		if start != "" && strings.HasPrefix(b.text, start) {
 			n.blocks = n.blocks[i+1:]
-			// A line that goes on with a command is indented, or begins with a brace.
-			return regexp.MustCompile(`.+\n([ }].*\n)*`).FindAllString(b.text, -1)
+			return b.text
 		}
 		listed := notRun[b.path] != ""
 		for beginning := range notRun {
@@ -231,13 +236,7 @@ func (n *newcomer) next(t *testing.T, start string) []string {
 	if start != "" {
 		t.Fatalf("the documents have no block %q, or have it before one that this test runs first", start)
 	}
-	return nil
-}
-
-// terminal is a terminal in which something runs.
-type terminal struct {
-	*program
-	in io.Writer
+	return ""
 }
 
 func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
@@ -249,14 +248,15 @@ func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
 	return cmd
 }
 
-// start runs the next block until the test ends at the latest. It waits until the block prints what
-// matches the pattern.
-func (n *newcomer) start(t *testing.T, block, pattern string) *terminal {
-	t.Helper()
-	return n.startScript(t, strings.Join(n.next(t, block), ""), pattern)
+// terminal is a terminal in which something runs.
+type terminal struct {
+	*program
+	in io.Writer
 }
 
-func (n *newcomer) startScript(t *testing.T, script, pattern string) *terminal {
+// start runs a script until the test ends at the latest. It waits until the script prints what
+// matches the pattern.
+func (n *newcomer) start(t *testing.T, script, pattern string) *terminal {
 	t.Helper()
 	cmd := n.shell(t, script)
 	in, _ := cmd.StdinPipe()
@@ -265,14 +265,9 @@ func (n *newcomer) startScript(t *testing.T, script, pattern string) *terminal {
 	return running
 }
 
-// run runs the next block to its end. The block must print the text want. A newcomer presses Enter
-// at each question.
-func (n *newcomer) run(t *testing.T, block, want string) {
-	t.Helper()
-	n.runScript(t, strings.Join(n.next(t, block), ""), want)
-}
-
-func (n *newcomer) runScript(t *testing.T, script, want string) {
+// run runs a script to its end. It must print the text want. A newcomer presses Enter at each
+// question.
+func (n *newcomer) run(t *testing.T, script, want string) {
 	t.Helper()
 	cmd := n.shell(t, script)
 	cmd.Stdin = strings.NewReader(strings.Repeat("\n", 10))

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,196 +15,143 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// The origin says what is wrong with a request.
-func TestRefused(t *testing.T) {
+// The origin refuses requests that the proxy did not sign, publishers without the token, pages of
+// other sites, and what it cannot use. It says what is wrong, and keeps only what it publishes.
+func TestRequests(t *testing.T) {
 	const names = "channel must be 1 to 64"
-	url := startOrigin(t, &origin{}, nil)
+	o := newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), "refuse") {
+			http.Error(w, "internal", http.StatusUnauthorized)
+		}
+	})
+	o.token = "secret"
 	for _, tt := range []struct {
-		request, body string
-		status        int
-		answer        string
+		request, header, body string
+		status                int
+		answer                string
 	}{
-		{"POST /publish", "", 400, "one line of text"},
-		{"POST /publish", "a\nb", 400, "one line of text"},
-		{"POST /publish", "\xff", 400, "UTF-8"},
-		{"POST /publish", strings.Repeat("x", 20_000), 413, "65536 are allowed"},
-		{"POST /publish", strings.Repeat("x", 1<<20+1), 413, "larger than 1 MiB"},
-		{"POST /publish?channel=a,b", "hello", 400, names},
-		{"GET /poll?channel=a:poll", "", 400, names},
-		{"GET /poll?channel=a%0d%0ab", "", 400, names},
-		{"GET /events?channel=%C3%A9", "", 400, names},
-		{"GET /stream?channel=" + strings.Repeat("a", 65), "", 400, names},
-		{"GET /socket", "", 426, "connect with ws://"},
-		{"POST /socket", "OPEN", 400, "malformed or incomplete"},
+		{"POST /publish", "", strings.Repeat("x", 20_000), 413, "65536 are allowed"},
+		{"POST /publish", "", "hello", 200, `"id": "`},
+		{"POST /publish", "Origin: https://app.example", "hello", 200, `"id": "`},
+		{"POST /publish", "Origin: https://another.example", "hello", 403, "pages of other sites"},
+		{"POST /publish", "Authorization: Bearer secret2", "hello", 401, "with the PUBLISH_TOKEN"},
+		{"POST /publish", "", "refuse", 502, "did not accept the message; clients get it with"},
+		{"POST /publish", "", "", 400, "one line of text"},
+		{"POST /publish", "", "a\nb", 400, "one line of text"},
+		{"POST /publish", "", "\xff", 400, "UTF-8"},
+		{"POST /publish", "", strings.Repeat("x", 1<<20+1), 413, "larger than 1 MiB"},
+		{"POST /publish?channel=a,b", "", "hello", 400, names},
+		{"GET /poll?channel=a:poll", "", "", 400, names},
+		{"GET /stream?channel=" + strings.Repeat("a", 65), "", "", 400, names},
+		{"GET /stream", "Grip-Sig: any", "", 403, "GRIP proxy only"},
+		{"GET /events", "Grip-Sig: any", "", 403, "GRIP proxy only"},
+		{"GET /poll", "Grip-Sig: any", "", 403, "GRIP proxy only"},
+		{"POST /socket", "Grip-Sig: any", "OPEN\r\n", 403, "GRIP proxy only"},
+		{"POST /socket", "Origin: https://another.example", "OPEN\r\n", 403, "pages of other sites"},
+		{"POST /socket", "", "OPEN", 400, "malformed or incomplete"},
+		{"GET /socket", "", "", 426, "connect with ws://"},
+		{"GET /stream?after=none-0", "", "", 200, "stream open\nhello\nhello\nrefuse\n"},
+		{"GET /events?after=other-7", "", "", 200, `data: {"start":"none-0","gap":true}`},
+		{"GET /events?after=other-7", "Last-Event-ID: none-0", "", 200, `"gap":false}`},
+		{"GET /poll?after=other-7", "", "", 200, `"gap": true`},
 	} {
-		check(t, tt.request, url, proxied, tt.body, tt.status, tt.answer)
-	}
-	for _, request := range []string{"GET /stream", "GET /events", "GET /poll", "POST /socket"} {
-		check(t, request, url, http.Header{"Grip-Sig": {"any"}}, "OPEN\r\n", 403, "GRIP proxy only")
-	}
-}
-
-// Only those who send the token may publish, if there is one, and no pages of other sites.
-func TestMayPublish(t *testing.T) {
-	withToken := startOrigin(t, &origin{token: "secret"}, func(http.ResponseWriter, *http.Request) {})
-	without := startOrigin(t, &origin{}, func(http.ResponseWriter, *http.Request) {})
-	for _, tt := range []struct {
-		url, name, value string
-		status           int
-		answer           string
-	}{
-		{withToken, "Authorization", "Bearer secret", 200, `"id": "`},
-		{withToken, "Authorization", "Bearer secret2", 401, "Authorization: Bearer, with the PUBLISH_TOKEN"},
-		{withToken, "Authorization", "", 401, "PUBLISH_TOKEN"},
-		{without, "Authorization", "", 200, `"id": "`},
-		{without, "Origin", "https://app.example", 200, `"id": "`},
-		{without, "Origin", "https://example.com", 403, "pages of other sites"},
-	} {
-		check(t, "POST /publish", tt.url, http.Header{tt.name: {tt.value}}, "hello", tt.status, tt.answer)
-	}
-	if _, err := trustPages("http://a, http://b"); !strings.HasPrefix(fmt.Sprint(err), "-trust: ") {
-		t.Errorf("got %v", err)
+		got := send(o, tt.request, tt.header, tt.body)
+		answer := got.Body.String()
+		if got.Code != tt.status || !strings.Contains(answer, tt.answer) || strings.Contains(answer, "internal") ||
+			got.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s, %s: got %d, %v, %s", tt.request, tt.header, got.Code, got.Header(), answer)
+		}
 	}
 }
 
 // A WebSocket's text is an echo, unless it is a valid command. Nothing follows a close.
 func TestSocket(t *testing.T) {
-	url := startOrigin(t, &origin{}, nil)
-	send(t, "POST /publish", url, nil, "kept, although the proxy refuses it")
+	o := newOrigin(t, nil)
 	for text, want := range map[string]string{
-		`{"close":1000}`:              "CLOSE 2\r\n\x03\xe8\r\n",
-		`{"close":4999,"reason":"x"}`: "CLOSE 3\r\n\x13\x87x\r\n",
-		`{"close":1005}`:              "TEXT 10\r\nm:{\"close\":1005}\r\nPONG\r\n",
-		`{"close":2999}`:              "TEXT 10\r\nm:{\"close\":2999}\r\nPONG\r\n",
-		`{"close":5000}`:              "TEXT 10\r\nm:{\"close\":5000}\r\nPONG\r\n",
-		`{"close":"?","after":""}`:    "TEXT 1a\r\nm:{\"close\":\"?\",\"after\":\"\"}\r\nPONG\r\n",
+		`{"close":1000}`:           "CLOSE 2\r\n\x03\xe8\r\n",
+		`{"close":2999}`:           "TEXT 10\r\nm:{\"close\":2999}\r\nPONG\r\n",
+		`{"close":5000}`:           "TEXT 10\r\nm:{\"close\":5000}\r\nPONG\r\n",
+		`{"close":"?","after":""}`: "TEXT 1a\r\nm:{\"close\":\"?\",\"after\":\"\"}\r\nPONG\r\n",
 		`{"close":4001,"reason":"` + strings.Repeat("x", 124) + `"}`: "xxx\"}\r\nPONG\r\n",
-		`{"after":"other-7"}`:         `{"gap":true,"start":"none-0"}`,
+		`{"after":"other-7"}`:         "TEXT 1f\r\nm:{\"gap\":true,\"start\":\"none-0\"}\r\nPONG\r\n",
 		strings.Repeat("x", 32<<10-1): "CLOSE 18\r\n\x03\xf1the message is too big\r\n",
 	} {
-		body := grip.EncodeEvents(grip.Event{Type: grip.Text, Content: []byte(text)}, grip.Event{Type: grip.Ping})
-		_, answer := send(t, "POST /socket", url, proxied, string(body))
-		if !strings.Contains(answer, want) || strings.HasPrefix(want, "CLOSE") && answer != want {
+		message := grip.Event{Type: grip.Text, Content: []byte(text)}
+		body := grip.EncodeEvents(message, grip.Event{Type: grip.Ping})
+		answer := send(o, "POST /socket", "", string(body)).Body.String()
+		if !strings.HasSuffix(answer, want) || strings.HasPrefix(want, "CLOSE") && answer != want {
 			t.Errorf("%.40s: got %.200q, want %q", text, answer, want)
 		}
 	}
 }
 
-// Clients that publish at the same time and read on every kind of connection get
-// all messages once, in the same order. A publish request that the proxy accepts
-// slowly delays no other client.
+// Clients that publish at the same time make one order, while others read. The proxy accepts the
+// first message only after the others, which delays no other client.
 func TestPublishAtOnce(t *testing.T) {
-	const clients, each = 8, 20
-	var published sync.Map // channel and prev-id
-	var count atomic.Int32
-	arrived, release := make(chan bool), make(chan bool)
-	url := startOrigin(t, &origin{}, func(_ http.ResponseWriter, r *http.Request) {
-		var body struct{ Items []grip.Item }
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-			t.Error(err)
+	const clients = 100
+	published := make(chan bool, 10*clients)
+	var o *origin
+	publish := func(text string) {
+		if got := send(o, "POST /publish", "", text); got.Code != http.StatusOK {
+			t.Errorf("publish %s: got %d, %s", text, got.Code, got.Body)
 		}
-		if strings.HasSuffix(body.Items[0].ID, "-1") {
-			close(arrived)
-			<-release
+	}
+	o = newOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
+		published <- true
+		if body, _ := io.ReadAll(r.Body); !strings.Contains(string(body), "first") {
+			return
 		}
-		for _, item := range body.Items {
-			count.Add(1)
-			if _, again := published.LoadOrStore(item.Channel+" "+item.PrevID, true); again {
-				t.Errorf("%s was published on %s again", item.ID, item.Channel)
-			}
+		var others sync.WaitGroup
+		for i := range clients {
+			others.Go(func() {
+				publish(fmt.Sprint(i))
+				send(o, "GET /poll?after=none-0", "", "")
+				send(o, "GET /events?after=none-0", "", "")
+				send(o, "POST /socket", "", "OPEN\r\nTEXT c\r\n{\"after\":\"\"}\r\n")
+			})
 		}
+		others.Wait()
 	})
-	publish := func(text string) { check(t, "POST /publish", url, nil, text, 200, `"id": "`) }
-	slow := make(chan bool)
-	go func() {
-		defer close(slow)
-		publish("slow")
-	}()
-	select {
-	case <-arrived:
-	case <-slow:
-		t.FailNow()
+	publish("first")
+
+	messages, last, _, _ := o.history.after("demo", beginning)
+	for _, m := range messages {
+		if m.Prev != last {
+			t.Errorf("%+v follows %s", m, last)
+		}
+		last = m.ID
 	}
-	var all sync.WaitGroup
-	for i := range clients {
-		all.Go(func() {
-			for j := range each {
-				publish(fmt.Sprint(i, " ", j))
-				send(t, "GET /events", url, proxied, "")
-				send(t, "POST /socket", url, proxied, "OPEN\r\nTEXT c\r\n{\"after\":\"\"}\r\n")
-			}
-		})
-		all.Go(func() {
-			texts := map[string]bool{}
-			for last := beginning; len(texts) < 1+clients*each && !t.Failed(); {
-				_, answer := send(t, "GET /poll?after="+last, url, proxied, "")
-				var p polled
-				if err := json.Unmarshal([]byte(answer), &p); err != nil || p.Gap {
-					t.Errorf("poll: %s", answer)
-				}
-				for _, m := range p.Messages {
-					if m.Prev != last || texts[m.Text] {
-						t.Errorf("%+v follows %s", m, last)
-					}
-					texts[m.Text], last = true, m.ID
-				}
-			}
-		})
-	}
-	all.Wait()
-	close(release)
-	<-slow
-	if got := count.Load(); got != 4*(1+clients*each) {
-		t.Errorf("%d messages were published", got)
+	if len(messages) != 1+clients || len(published) != 1+clients {
+		t.Errorf("the history has %d messages, and the proxy got %d", len(messages), len(published))
 	}
 }
 
-var proxied = func() http.Header {
+// newOrigin returns an origin that publishes to the handler proxy.
+func newOrigin(t *testing.T, proxy http.HandlerFunc) *origin {
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	config, _ := grip.ParseURL(server.URL, "a key for tests") // cannot fail, as the next call
+	pages, _ := trustPages("https://app.example")
+	return &origin{grip: config, pages: pages}
+}
+
+var validSig = func() string {
 	claims := jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}
 	sig, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("a key for tests"))
-	return http.Header{"Grip-Sig": {sig}}
+	return sig
 }()
 
-// startOrigin starts the origin, which publishes to the handler.
-func startOrigin(t *testing.T, o *origin, publish http.HandlerFunc) (url string) {
-	t.Helper()
-	proxy := httptest.NewServer(publish)
-	t.Cleanup(proxy.Close)
-	var err error
-	if o.grip, err = grip.ParseURL(proxy.URL, "a key for tests"); err != nil {
-		t.Fatal(err)
+// send sends a request, such as "GET /poll", with a valid signature and a token, and one more or
+// another header, such as "Origin: https://app.example".
+func send(o *origin, request, header, body string) *httptest.ResponseRecorder {
+	method, target, _ := strings.Cut(request, " ")
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Grip-Sig", validSig)
+	r.Header.Set("Authorization", "Bearer secret")
+	if name, value, ok := strings.Cut(header, ": "); ok {
+		r.Header.Set(name, value)
 	}
-	if o.pages, err = trustPages("https://app.example"); err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(o.handler())
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-// check sends a request and checks that the response has the status and, somewhere, the text.
-func check(t *testing.T, request, url string, header http.Header, body string, status int, text string) {
-	t.Helper()
-	got, answer := send(t, request, url, header, body)
-	if got != status || !strings.Contains(answer, text) {
-		t.Errorf("%s, %v: got %d, %s; want %d, %s", request, header, got, answer, status, text)
-	}
-}
-
-// send sends a request, such as "GET /poll", and returns the status and the body of the response.
-func send(t *testing.T, request, url string, header http.Header, body string) (int, string) {
-	method, path, _ := strings.Cut(request, " ")
-	req := httptest.NewRequest(method, url+path, strings.NewReader(body))
-	req.RequestURI, req.Header = "", header
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Error(err)
-		return 0, ""
-	}
-	defer resp.Body.Close()
-	content, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Error(err)
-	}
-	return resp.StatusCode, string(content)
+	w := httptest.NewRecorder()
+	o.handler().ServeHTTP(w, r)
+	return w
 }

@@ -30,7 +30,8 @@ type demo struct {
 	publish int    // Pushpin's port for publishing; Pushpin needs the three after it, too
 }
 
-// newDemo reads the command and fastly.toml. What they leave out is as the CLI has it.
+// newDemo reads the command and fastly.toml. For what they leave out, it uses
+// the CLI's defaults.
 // Source: https://www.fastly.com/documentation/reference/compute/fastly-toml/#local-server
 func newDemo(command []string) (*demo, error) {
 	var file struct {
@@ -129,7 +130,10 @@ func (d *demo) run(origin *http.Server) error {
 	}
 	go d.invite()
 	if err := cmd.Run(); ctx.Err() == nil {
-		return fmt.Errorf("%s ended by itself, see its output above: %v", d.command[0], err)
+		if cmd.Process != nil { // the CLI may have left Pushpin and Viceroy
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		}
+		return fmt.Errorf("%s ended by itself; see its output above: %v", d.command[0], err)
 	}
 	return nil
 }
@@ -149,7 +153,7 @@ func (d *demo) invite() {
 // invitation tries the connections of the demo's page, and returns how a person can try them.
 func (d *demo) invitation() string {
 	app, faults := d.names()[0], ""
-	text := fmt.Sprintf("\nOpen http://%s/ in a browser: three live connections to the demo's origin (http://%s/).\n"+
+	text := fmt.Sprintf("\nOpen http://%s/ in a browser. The page has three live connections to the demo's origin (http://%s/).\n"+
 		"Or try these commands, each in another terminal.\n", app, d.origin)
 	for _, c := range []struct{ path, name, try string }{
 		{"/events", "event stream", "An event stream that stays open:\n    curl -N http://%s/events"},
@@ -163,7 +167,7 @@ func (d *demo) invitation() string {
 			text += fmt.Sprintf("\n  "+c.try+"\n", app)
 		}
 	}
-	return text + "\n  A message to all of them, and to the page:\n    curl -d hello http://" + app + "/publish\n" + faults +
+	return text + "\n  Publish a message to these clients and the page:\n    curl -d hello http://" + app + "/publish\n" + faults +
 		"\nAfter you change main.go, restart the demo, or have it rebuild the app: make demo ARGS=--watch\n" +
 		"Press Ctrl-C here to stop everything.\n\n"
 }
