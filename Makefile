@@ -32,6 +32,7 @@ lint: go
 	shellcheck testdata/tools.sh
 
 live: go ## Test the demo's origin behind a service: make live URL=https://www.example.com
+	@$(if $(URL),,$(error name your service: make live URL=https://www.example.com))
 	@$(E2E) -v -run='^TestLive$$' -url='$(URL)'
 
 bench: go ## Measure the app, and those in PEERS, with the Viceroy in VICEROY: see testdata/e2e/README.md
@@ -41,7 +42,7 @@ bench: go ## Measure the app, and those in PEERS, with the Viceroy in VICEROY: s
 	@go -C testdata tool benchstat -col /app bin/bench.txt
 
 load: go ## Hold 4000 connections through the app, check every message, and let parts die (a few minutes)
-	$(TOOLS) && $(E2E) -v -run='^TestLoad$$' -long
+	$(TOOLS) && ulimit -n 10000 && $(E2E) -v -run='^TestLoad$$' -clients=4000
 
 clean: ## Remove the build output and logs, but not the tools
 	rm -rf bin pkg pushpin-logs guest-profiles testdata/bin testdata/_artifacts
