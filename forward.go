@@ -76,7 +76,7 @@ var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 // respond sends the origin's response to the client.
 func respond(w fsthttp.ResponseWriter, r *fsthttp.Request, resp *fsthttp.Response) {
 	if resp.StatusCode < 200 { // such as 101, to a protocol that nobody has asked for
-		sendFailed(w, r, fmt.Errorf("its final status is %d", resp.StatusCode))
+		sendFailed(w, r, fmt.Errorf("unexpected final status %d", resp.StatusCode))
 		return
 	}
 	if resp.Header.Values("Transfer-Encoding") != nil {
@@ -94,7 +94,8 @@ func respond(w fsthttp.ResponseWriter, r *fsthttp.Request, resp *fsthttp.Respons
 	}
 }
 
-// handoffFailed answers a request that was not handed off. The log has no query: it may be secret.
+// handoffFailed answers a request that was not handed off. The log omits the query, which may be
+// secret.
 func handoffFailed(w fsthttp.ResponseWriter, r *fsthttp.Request, err error) {
 	if errors.Is(err, fsthttp.ErrFanoutNotEnabled) {
 		err = fmt.Errorf("%w; to enable Fanout: fastly products --enable=fanout", err)

@@ -33,9 +33,9 @@ func handle(ctx context.Context, w fsthttp.ResponseWriter, r *fsthttp.Request) {
 		// open and to subscribe it to channels: https://pushpin.org/docs/protocols/grip/
 
 		// NOTE: In an actual app, be selective. A request that is handed off to Fanout does not pass
-		// through the Fastly cache. The response to a request that is forwarded may be cached, by
-		// default for two minutes where it does not say otherwise. For details, see "What to hand off
-		// to Fanout": https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/
+		// through the Fastly cache. The response to a forwarded request may be cached, for two minutes
+		// unless it says otherwise. For details, see "What to hand off to Fanout":
+		// https://www.fastly.com/documentation/guides/concepts/real-time-messaging/fanout/
 
 		// TODO: add any additional conditions before setting useFanout to true
 		useFanout = true

@@ -112,7 +112,7 @@ trap 'rm -rf "$cache/lock" "$tmp"' EXIT
 rm -rf "$tmp" && mkdir "$tmp" && cd "$tmp"
 [ "${1:-}" != tests ] || packages=$(lacking 2>/dev/null | tr '\n' ' ')
 [ -z "$packages" ] || { apt "$packages" && [ -z "$(lacking 2>/dev/null)" ]; } ||
-	need "for the tests, by the names of their packages in Debian: $packages"
+	need "for the tests, these Debian packages or their equivalents: $packages"
 use fastly "$fastly_oldest" || install_fastly ||
 	need "the Fastly CLI $fastly_oldest: install npm with Node.js (https://nodejs.org/), which this script uses to install it"
 use pushpin "$pushpin_oldest" || { install_pushpin && use pushpin "$pushpin_oldest"; } ||

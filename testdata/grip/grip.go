@@ -1,4 +1,4 @@
-// Package grip is the GRIP protocol for an origin behind Fanout or Pushpin. Copy what
+// Package grip implements the GRIP protocol for an origin behind Fanout or Pushpin. Copy what
 // you need: each of grip.go (to hold connections open), websocket.go and publish.go needs
 // only the standard library. config.go, which reads GRIP_URL and verifies that the proxy
 // sent a request, needs publish.go, this file and github.com/golang-jwt/jwt/v5.

@@ -22,7 +22,7 @@ func main() {
 	http.HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) { // a long-poll
 		w.Header().Set("Grip-Hold", "response") // what is published next becomes the response
 		w.Header().Set("Grip-Channel", "demo")
-		fmt.Fprintln(w, "no message yet") // this does if nothing is published for 55 seconds
+		fmt.Fprintln(w, "no message yet") // the response if nothing is published for 55 seconds
 	})
 	// A WebSocket: its events come in POST requests, such as "OPEN", or "TEXT 5" and five bytes.
 	http.HandleFunc("POST /socket", func(w http.ResponseWriter, r *http.Request) {
@@ -30,7 +30,7 @@ func main() {
 		w.Header().Set("Sec-WebSocket-Extensions", "grip") // "c:" begins a message to Fanout itself
 		events := bufio.NewReader(r.Body)
 		for line, err := events.ReadString('\n'); err == nil; line, err = events.ReadString('\n') {
-			kind, size := "", int64(-2) // an event without content has no size
+			kind, size := "", int64(-2) // so that nothing is read after an event without content
 			fmt.Sscanf(line, "%s %x", &kind, &size)
 			content, _ := io.ReadAll(io.LimitReader(events, size+2)) // a line end follows it
 			switch text := `c:{"type":"subscribe","channel":"demo"}`; kind {

@@ -26,7 +26,7 @@ const serveGrip = new ServeGrip({ grip });
 const app = express();
 app.use(serveGrip);
 
-// Lets only requests pass that the proxy signed. The library's req.grip.isSigned cannot tell: in version 2.0.0
+// Passes on only requests that the proxy signed. The library's req.grip.isSigned cannot tell: in version 2.0.0
 // it is true for any signature, because the library does not wait for its own check.
 async function fromProxy(req, res, next) {
   const { isSigned } = await serveGrip.getPublisher().validateGripSig(req.get('Grip-Sig'));

@@ -71,7 +71,7 @@ def socket():
 def publish():
     text = request.get_data(as_text=True)
     if "Origin" in request.headers or not text:
-        abort(Response("send a text from a program, not a web page\n", 403, mimetype="text/plain"))
+        abort(Response("send the message from a program, not from a web page\n", 403, mimetype="text/plain"))
     event = "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
     item = Item([gripcontrol.HttpStreamFormat(event), gripcontrol.HttpResponseFormat(body=text + "\n"),
                  gripcontrol.WebSocketMessageFormat(text)])
