@@ -7,31 +7,30 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 )
 
-// fastlyAPI is a stand-in for Fastly's API, which a test cannot use. It records the changes that the
-// CLI makes, and gives the answers that the CLI needs to continue. It does not show what Fastly does
-// with the changes.
+// fastlyAPI is a stand-in for Fastly's API, which a test cannot use. It notes the changes that the CLI
+// makes, and gives the answers that the CLI needs to continue. It does not show what Fastly does with
+// the changes.
 type fastlyAPI struct {
 	*httptest.Server
-	versions string // of the service
-	sync.Mutex
-	changes []string // each is "METHOD path body"; for a package, the body is the list of its files
+	versions string      // of the service
+	changes  chan string // gets "METHOD path body", without the body of a package
 }
 
 func startFastlyAPI(t *testing.T) *fastlyAPI {
-	a := &fastlyAPI{versions: `[{"number": 1, "active": true}]`}
+	a := &fastlyAPI{versions: `[{"number": 1, "active": true}]`, changes: make(chan string, 100)}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := r.Method + " " + r.URL.Path
+		body, _ := io.ReadAll(r.Body)
+		if strings.HasSuffix(call, "/package") {
+			body = nil
+		}
 		if r.Method != http.MethodGet {
-			a.Lock()
-			a.changes = append(a.changes, strings.TrimSpace(call+" "+readBody(t, r)))
-			a.Unlock()
+			a.changes <- strings.TrimSpace(call + " " + string(body))
 		}
 		io.WriteString(w, cmp.Or(map[string]string{
 			"POST /service":                         `{"id": "SERVICE"}`,
@@ -45,25 +44,6 @@ func startFastlyAPI(t *testing.T) *fastlyAPI {
 	return a
 }
 
-// readBody returns the body of a request. For a package, it returns the sorted list of its files,
-// without their common directory.
-func readBody(t *testing.T, r *http.Request) string {
-	upload, err := r.MultipartReader()
-	if err != nil {
-		body, _ := io.ReadAll(r.Body)
-		return string(body)
-	}
-	dir := t.TempDir()
-	tar := exec.Command("tar", "-xzf", "-", "--strip-components=1", "-C", dir)
-	if tar.Stdin, err = upload.NextPart(); err == nil {
-		err = tar.Run()
-	}
-	if err != nil {
-		t.Errorf("the package: %v", err)
-	}
-	return strings.Join(files(t, dir), " ")
-}
-
 // check runs a command of the CLI and answers its questions, which are patterns with answers. The
 // command must make these changes, and no others.
 func (a *fastlyAPI) check(t *testing.T, p *project, command string, dialogue [][2]string, changes ...string) {
@@ -74,22 +54,22 @@ func (a *fastlyAPI) check(t *testing.T, p *project, command string, dialogue [][
 		"FASTLY_API_ENDPOINT="+a.URL, "FASTLY_ACCOUNT_ENDPOINT="+a.URL,
 		// Otherwise the CLI would report the publish to Fastly.
 		"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=", "NO_PROXY=127.0.0.1", "no_proxy=")
-	in, _ := cmd.StdinPipe()
 	fastly := start(t, p.log, cmd)
 	for _, turn := range dialogue {
 		fastly.wait(t, turn[0])
-		io.WriteString(in, turn[1]+"\n")
+		io.WriteString(fastly.in, turn[1]+"\n")
 	}
-	in.Close()
-	if fastly.end(t); fastly.err != nil {
-		t.Fatalf("fastly %s: %v", command, fastly.err)
+	fastly.in.Close()
+	if err := fastly.end(t); err != nil {
+		t.Fatalf("fastly %s: %v", command, err)
 	}
-	a.Lock()
-	defer a.Unlock()
-	if !slices.Equal(a.changes, changes) {
-		t.Errorf("fastly %s asked for\n%s\nwant\n%s", command, strings.Join(a.changes, "\n"), strings.Join(changes, "\n"))
+	var got []string
+	for len(a.changes) > 0 {
+		got = append(got, <-a.changes)
 	}
-	a.changes = nil
+	if !slices.Equal(got, changes) {
+		t.Errorf("fastly %s asked for\n%s\nwant\n%s", command, strings.Join(got, "\n"), strings.Join(changes, "\n"))
+	}
 }
 
 // TestDeploy publishes a project for the first and for the second time, and runs the other commands
@@ -97,7 +77,14 @@ func (a *fastlyAPI) check(t *testing.T, p *project, command string, dialogue [][
 func TestDeploy(t *testing.T) {
 	t.Parallel()
 	p, api := newProject(t), startFastlyAPI(t)
-	source := slices.DeleteFunc(files(t, p.dir), regexp.MustCompile(`^(testdata|\.ci|\.github|pkg)/`).MatchString)
+	checkPackage := func(files string) { // each with ./ before it, sorted
+		t.Helper()
+		packaged := sh(t, p.dir, `tar -tvzf pkg/my-app.tar.gz | sed -n 's|^-.* my-app/|./|p' | sort`)
+		if packaged != files {
+			t.Errorf("the package has\n%s\nwant\n%s", packaged, files)
+		}
+	}
+	source := sh(t, p.dir, `find . -type f | grep -Ev '^./(testdata|\.ci|\.github|pkg)/' | sort`)
 	api.check(t, p, "compute publish", [][2]string{
 		{`Create new service: \[y/N\] `, "y"},
 		{`Service name: \[my-app\] `, ""},
@@ -110,8 +97,9 @@ func TestDeploy(t *testing.T) {
 		"POST /service/SERVICE/version/1/backend address=localhost&name=origin&override_host=localhost&port=8443&"+
 			"ssl_cert_hostname=localhost&ssl_sni_hostname=localhost",
 		"PUT /enabled-products/v1/fanout/services/SERVICE {}",
-		"PUT /service/SERVICE/version/1/package bin/main.wasm fastly.toml",
+		"PUT /service/SERVICE/version/1/package",
 		"PUT /service/SERVICE/version/1/activate")
+	checkPackage("./bin/main.wasm\n./fastly.toml\n")
 	shown := strings.Join(strings.Fields(p.log.String()), " ") // the CLI wraps lines
 	if strings.Contains(shown, "Configure a backend called 'origin' Hostname") {
 		t.Errorf("the CLI does not show the description of the backend in fastly.toml:\n%s", shown)
@@ -125,13 +113,18 @@ func TestDeploy(t *testing.T) {
 		git init -q; git add --all`)
 	api.check(t, p, "compute publish --include-source", nil,
 		"PUT /service/SERVICE/version/1/clone",
-		"PUT /service/SERVICE/version/2/package "+strings.Join(source, " "),
+		"PUT /service/SERVICE/version/2/package",
 		"PUT /service/SERVICE/version/2/activate")
+	checkPackage(source)
 
 	// The other commands of the README and the app's log.
-	api.check(t, p, "products --enable=fanout", nil, "PUT /enabled-products/v1/fanout/services/SERVICE {}")
-	api.check(t, p, "products --disable=fanout", nil, "DELETE /enabled-products/v1/fanout/services/SERVICE")
-	api.check(t, p, "products --enable=websockets", nil, "PUT /enabled-products/v1/websockets/services/SERVICE {}")
+	for command, change := range map[string]string{
+		"products --enable=fanout":     "PUT /enabled-products/v1/fanout/services/SERVICE {}",
+		"products --disable=fanout":    "DELETE /enabled-products/v1/fanout/services/SERVICE",
+		"products --enable=websockets": "PUT /enabled-products/v1/websockets/services/SERVICE {}",
+	} {
+		api.check(t, p, command, nil, change)
+	}
 	api.check(t, p, "service backend create --name=origin --address=HOST --port=443 --version=latest --autoclone", nil,
 		"PUT /service/SERVICE/version/1/clone",
 		"POST /service/SERVICE/version/2/backend address=HOST&name=origin&override_host=HOST&port=443&"+

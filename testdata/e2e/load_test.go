@@ -29,7 +29,7 @@ func TestLoad(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
 	p := newProject(t)
-	p.set(t, 2000, "local_server", "backends", "origin", "first_byte_timeout_ms")
+	p.set(t, "local_server.backends.origin.first_byte_timeout_ms", 2000)
 	origin := startHolder(t, p.origin)
 	app := p.serve(t)
 	allowed := *clients / 100 // losses of Pushpin itself; and then, the app must not lose more than Pushpin

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,11 +32,8 @@ type project struct {
 func newProject(t testing.TB) *project {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
-	from, err := template()
-	if err == nil {
-		err = os.CopyFS(dir, os.DirFS(from))
-	}
-	if err != nil {
+	_, from := template(t)
+	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
 	first := freePorts(t, 7)
@@ -45,26 +41,32 @@ func newProject(t testing.TB) *project {
 		site{"http://" + loopback(first)}, dir, loopback(first), loopback(first + 1), first + 2, first + 3, &logBuffer{},
 	}
 	t.Cleanup(func() { p.report(t) })
-	p.set(t, nil, "service_id")
-	p.set(t, "http://"+p.origin+"/", "local_server", "backends", "origin", "url")
-	p.set(t, p.origin, "local_server", "backends", "origin", "override_host")
-	p.set(t, p.proxyPort, "local_server", "pushpin", "proxy_port")
-	p.set(t, p.publishPort, "local_server", "pushpin", "publish_port")
+	p.set(t, "service_id", "")
+	p.set(t, "local_server.backends.origin.url", "http://"+p.origin+"/")
+	p.set(t, "local_server.backends.origin.override_host", p.origin)
+	p.set(t, "local_server.pushpin.proxy_port", p.proxyPort)
+	p.set(t, "local_server.pushpin.publish_port", p.publishPort)
 	return p
 }
 
-// template makes a project from this one with `fastly compute init`, and builds it. It does so once
-// for all tests. The files in .gitignore are not part of it.
-var template = sync.OnceValues(func() (string, error) {
-	kit, dir := filepath.Join(os.TempDir(), "kit"), filepath.Join(os.TempDir(), "new", "my-app")
-	_, err := shell("../..", `
-		export GIT_DIR="$1.git" GIT_WORK_TREE=. GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
-		git init -q; git add --all; git checkout-index --all --prefix="$1/"; unset GIT_DIR GIT_WORK_TREE
-		mkdir -p "$2"; cd "$2"
-		fastly compute init --from="$1" --non-interactive
-		fastly compute build --metadata-disable --non-interactive`, kit, dir)
-	return dir, err
-})
+// makeTemplate makes the directories of template once for all tests.
+var makeTemplate sync.Once
+
+// template copies this project, without the files in .gitignore. It makes another project from the
+// copy with `fastly compute init`, builds it, and returns the directories of both.
+func template(t testing.TB) (kit, dir string) {
+	t.Helper()
+	kit, dir = filepath.Join(os.TempDir(), "kit"), filepath.Join(os.TempDir(), "new", "my-app")
+	makeTemplate.Do(func() {
+		sh(t, "../..", `
+			export GIT_DIR="$1.git" GIT_WORK_TREE=. GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+			git init -q; git add --all; git checkout-index --all --prefix="$1/"; unset GIT_DIR GIT_WORK_TREE
+			mkdir -p "$2"; cd "$2"
+			fastly compute init --from="$1" --non-interactive
+			fastly compute build --metadata-disable --non-interactive`, kit, dir)
+	})
+	return kit, dir
+}
 
 // report prints the end of a failed test's log, and the lines that a reader should always see. It
 // stores all logs in testdata/_artifacts.
@@ -129,24 +131,23 @@ func (p *project) withCondition(t testing.TB, goCode string) {
 	p.edit(t, "main.go", todo[0], todo[1]+goCode)
 }
 
-// set sets the value at a path in the project's fastly.toml, or deletes it if the value is nil. It
-// keeps everything else that the project's owner has set.
-func (p *project) set(t testing.TB, value any, path ...string) {
+// set sets the value with a name, such as local_server.pushpin.enable, in the project's fastly.toml.
+// It keeps everything else that the project's owner has set.
+func (p *project) set(t testing.TB, name string, value any) {
 	t.Helper()
 	var manifest map[string]any
 	if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil {
 		t.Fatal(err)
 	}
-	table, key := manifest, path[len(path)-1]
-	for _, name := range path[:len(path)-1] {
-		if table[name] == nil {
-			table[name] = map[string]any{}
+	table := manifest
+	key, rest, more := strings.Cut(name, ".")
+	for ; more; key, rest, more = strings.Cut(rest, ".") {
+		if table[key] == nil {
+			table[key] = map[string]any{}
 		}
-		table = table[name].(map[string]any)
+		table = table[key].(map[string]any)
 	}
-	if table[key] = value; value == nil {
-		delete(table, key)
-	}
+	table[key] = value
 	content, err := toml.Marshal(manifest)
 	if err != nil {
 		t.Fatal(err)
@@ -154,31 +155,27 @@ func (p *project) set(t testing.TB, value any, path ...string) {
 	p.write(t, "fastly.toml", string(content))
 }
 
-// serve runs the app with `fastly compute serve` until the test ends. It builds the app only if its
-// sources have changed.
+// serve runs the app with `fastly compute serve` until the test ends.
 func (p *project) serve(t testing.TB, args ...string) *program {
 	t.Helper()
-	args = append([]string{"compute", "serve", "--non-interactive", "--metadata-disable", "--addr", p.addr}, args...)
-	if _, err := os.Stat(filepath.Join(p.dir, "bin/main.wasm")); err == nil {
-		args = append(args, "--skip-build")
-	}
-	return p.start(t, "fastly", args...)
+	return p.start(t, append([]string{"fastly", "compute", "serve", "--skip-build",
+		"--non-interactive", "--metadata-disable", "--addr", p.addr}, args...))
 }
 
 // serveAlone runs the app in Viceroy, without the Fastly CLI and Pushpin, until the test ends.
 func (p *project) serveAlone(t testing.TB, args ...string) {
 	t.Helper()
+	p.start(t, append([]string{"viceroy", "-v", "-C", "fastly.toml", "--addr", p.addr, "bin/main.wasm"}, args...))
+}
+
+// start builds the app if its sources have changed, starts a program that ends with the test, and
+// waits until the app listens.
+func (p *project) start(t testing.TB, command []string) *program {
+	t.Helper()
 	if _, err := os.Stat(filepath.Join(p.dir, "bin/main.wasm")); err != nil {
 		sh(t, p.dir, "fastly compute build --non-interactive --metadata-disable")
 	}
-	args = append([]string{"-v", "-C", "fastly.toml", "--addr", p.addr, "bin/main.wasm"}, args...)
-	p.start(t, "viceroy", args...)
-}
-
-// start runs a program that ends with the test, and waits until the app listens.
-func (p *project) start(t testing.TB, name string, args ...string) *program {
-	t.Helper()
-	cmd := exec.Command(name, args...)
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = p.dir
 	running := start(t, p.log, cmd)
 	running.wait(t, "Listening on http://"+p.addr)
@@ -187,9 +184,7 @@ func (p *project) start(t testing.TB, name string, args ...string) *program {
 
 // gripURL returns the GRIP_URL of the project's Pushpin.
 func (p *project) gripURL() string {
-	u, _ := url.Parse(grip.LocalURL) // is a constant
-	u.Host = "localhost:" + strconv.Itoa(p.publishPort)
-	return u.String()
+	return strings.Replace(grip.LocalURL, "5561", strconv.Itoa(p.publishPort), 1)
 }
 
 // publish publishes a message to a channel, directly to Pushpin.

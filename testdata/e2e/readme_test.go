@@ -22,14 +22,15 @@ func ownReadme() bool {
 	return strings.HasPrefix(string(readme), "# Fanout forward: ")
 }
 
-// documents are the kit's documents, first the README at the top.
+// documents returns the paths of the kit's documents, first the README at the top.
 func documents() (paths []string) {
-	for _, pattern := range []string{readmePath, "../../SECURITY.md", "../*.md", "../*/README.md", "../origins/*/README.md"} {
+	patterns := []string{"../../SECURITY.md", "../*.md", "../*/README.md", "../origins/*/README.md"}
+	if ownReadme() {
+		paths = append(paths, readmePath)
+	}
+	for _, pattern := range patterns {
 		found, _ := filepath.Glob(pattern)
 		paths = append(paths, found...)
-	}
-	if !ownReadme() {
-		paths = slices.DeleteFunc(paths, func(path string) bool { return path == readmePath })
 	}
 	return paths
 }
@@ -43,7 +44,7 @@ type block struct {
 }
 
 // fenced matches a heading of level two, or the line before a fenced block and the block.
-var fenced = regexp.MustCompile("(?m)^## (.*)$|(?:^(.*)\n+)?^( *)```(.*)\n((?:.*\n)*?) *```$")
+var fenced = regexp.MustCompile("(?m)^## (.*)$|(?:^(.*)\n+)?^ *```(.*)\n((?:.*\n)*?) *```$")
 
 // blocks returns the blocks of these documents.
 func blocks(t testing.TB, paths ...string) (blocks []block) {
@@ -57,10 +58,9 @@ func blocks(t testing.TB, paths ...string) (blocks []block) {
 		for _, m := range fenced.FindAllStringSubmatch(string(content), -1) {
 			if m[1] != "" {
 				section = m[1]
-				continue
+			} else {
+				blocks = append(blocks, block{path, m[3], section, m[2], m[4]})
 			}
-			text := strings.ReplaceAll("\n"+m[5], "\n"+m[3], "\n")[1:] // without the indent of a list
-			blocks = append(blocks, block{path, m[4], section, strings.TrimSpace(m[2]), text})
 		}
 	}
 	return blocks
@@ -91,20 +91,20 @@ func TestLinks(t *testing.T) {
 // notRun says which of the documents' shell commands TestReadme does not run, and why. A key is the
 // beginning of the command, or the path of its document.
 var notRun = map[string]string{
-	"export FASTLY_API_TOKEN=":      "TestDeploy publishes, with a stand-in for Fastly's API",
-	"fastly service backend create": "TestDeploy",
-	"curl -H \"Fastly-Key":          "needs an account at Fastly",
-	"rm -r testdata":                "TestMinimal",
-	"make test":                     "it is how this test runs",
+	"export FASTLY_API_TOKEN=":                           "TestDeploy publishes, with a stand-in for Fastly's API",
+	"fastly service backend create":                      "TestDeploy",
+	"curl -H \"Fastly-Key":                               "needs an account at Fastly",
+	"rm -r testdata Makefile .ci .github\n":              "TestMinimal",
+	"make test":                                          "it is how this test runs",
 	"eval \"$(testdata/tools.sh)\"\ngo -C testdata test": "it is how this test runs",
-	"make live":                     "TestLive runs these tests locally",
-	"make bench":                    "takes minutes",
-	"go -C testdata tool benchstat": "compares two runs of make bench",
-	"make load":                     "TestLoad does the same with fewer connections",
-	"go -C testdata run ./origin\n": "TestLive runs the demo's origin",
-	"../origins/README.md":          "the README has the same commands",
-	"../origins/node/README.md":     "TestOrigins",
-	"../origins/python/README.md":   "TestOrigins",
+	"make live":                                          "TestLive runs these tests locally",
+	"make bench":                                         "takes minutes",
+	"go -C testdata tool benchstat":                      "compares two runs of make bench",
+	"make load":                                          "TestLoad does the same with fewer connections",
+	"go -C testdata run ./origin\n":                      "TestLive runs the demo's origin",
+	"../origins/README.md":                               "the README has the same commands",
+	"../origins/node/README.md":                          "TestOrigins",
+	"../origins/python/README.md":                        "TestOrigins",
 }
 
 // TestReadme does what the README says, in its order, as a newcomer would, and on the ports that it
@@ -117,15 +117,15 @@ func TestReadme(t *testing.T) {
 	t.Parallel()
 	ports := append(addrs(5561, 4), "localhost:8080", "localhost:3000", "localhost:7676", "localhost:7677")
 	for _, addr := range ports {
-		if taken(addr) {
+		if listens(addr) {
 			t.Fatalf("the README's commands need %s, which is taken: stop what listens there", addr)
 		}
 	}
-	if _, err := template(); err != nil {
+	kit, _ := template(t)
+	n := &newcomer{dir: filepath.Join(t.TempDir(), "compute-starter-kit-go-fanout-forward")}
+	if err := os.CopyFS(n.dir, os.DirFS(kit)); err != nil {
 		t.Fatal(err)
 	}
-	n := &newcomer{dir: filepath.Join(t.TempDir(), kitName)}
-	sh(t, ".", `cp -R "$1" "$2"`, filepath.Join(os.TempDir(), "kit"), n.dir)
 	for _, b := range blocks(t, documents()...) {
 		if b.lang == "sh" {
 			n.blocks = append(n.blocks, b)
@@ -134,14 +134,10 @@ func TestReadme(t *testing.T) {
 
 	demo := n.start(t, n.next(t, "make demo"), invitation)
 	publish := n.next(t, "curl -d hello http://localhost:7676/publish")
-	n.run(t, publish, `"text": "hello"`)
 	clients := commands(n.next(t, "curl -N http://localhost:7676/events"))
 	events := n.start(t, clients[0], "(?m)^event: start$")
-	socket := n.start(t, webSocketClient(clients[1]), "")
-	eventually(t, "the WebSocket gets hello", func() bool {
-		n.run(t, publish, `"text": "hello"`)
-		return socket.log.find(regexp.MustCompile(`"text":"hello"`))
-	})
+	socket := n.start(t, clients[1], "")
+	n.publishUntil(t, publish, `"text": "hello"`, socket, `"text":"hello"`)
 	events.wait(t, `"text":"hello"`)
 	io.WriteString(socket.in, "typed\n")
 	socket.wait(t, `(?m)^(> )*typed$`)
@@ -149,26 +145,17 @@ func TestReadme(t *testing.T) {
 
 	n.run(t, n.next(t, `eval "$(testdata/tools.sh)"`), "")
 	n.dir = filepath.Join(filepath.Dir(n.dir), "my-app")
-	for _, file := range []string{"main.go", "testdata/handoffs.txt", "testdata/page.png"} {
-		if _, err := os.Stat(filepath.Join(n.dir, file)); err != nil {
-			t.Fatal(err)
-		}
-	}
-
 	programs := commands(n.next(t, "go -C testdata run ./origins/go"))
 	origin := n.start(t, programs[0], "")
 	serve := n.start(t, programs[1], "Listening on http://127.0.0.1:7676")
 	eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
-	var connected []*terminal
+	var connected []*program
 	for _, command := range commands(n.next(t, "curl -N http://localhost:7676/events")) {
-		connected = append(connected, n.start(t, webSocketClient(command), ""))
+		connected = append(connected, n.start(t, command, ""))
 	}
 	publish = n.next(t, "curl http://localhost:5561/publish/")
 	for _, client := range connected {
-		eventually(t, client.String()+" prints hello", func() bool {
-			n.run(t, publish, "Published")
-			return client.log.find(regexp.MustCompile("hello"))
-		})
+		n.publishUntil(t, publish, "Published", client, "hello")
 	}
 	serve.stop()
 	origin.stop()
@@ -188,27 +175,13 @@ func TestReadme(t *testing.T) {
 	n.run(t, "mkdir ../copy; cd ../copy; go mod init example.com/copy\n"+n.next(t, "cp -r ")+
 		"go get github.com/golang-jwt/jwt/v5; go vet ./grip", "")
 	n.next(t, "")
-	eventually(t, "all ports are free", func() bool { return !slices.ContainsFunc(ports, taken) })
+	eventually(t, "all ports are free", func() bool { return !slices.ContainsFunc(ports, listens) })
 }
 
 // commands returns the commands in a block. A line that goes on with a command is indented, or begins
 // with a brace.
 func commands(block string) []string {
 	return regexp.MustCompile(`.+\n([ }].*\n)*`).FindAllString(block, -1)
-}
-
-// kitName is the name of the kit's directory.
-const kitName = "compute-starter-kit-go-fanout-forward"
-
-// webSocketClient returns the command, or the README's other one if websocat is not installed.
-func webSocketClient(command string) string {
-	_, err := exec.LookPath("websocat")
-	return regexp.MustCompile(`websocat( ws:\S+)`).ReplaceAllStringFunc(command, func(found string) string {
-		if err == nil {
-			return found
-		}
-		return "npx --yes wscat@6.1.0 -c" + strings.TrimPrefix(found, "websocat")
-	})
 }
 
 // newcomer is somebody who reads the documents and does what they say.
@@ -225,9 +198,9 @@ func (n *newcomer) next(t *testing.T, start string) string {
 			n.blocks = n.blocks[i+1:]
 			return b.text
 		}
-		listed := notRun[b.path] != ""
-		for beginning := range notRun {
-			listed = listed || strings.HasPrefix(b.text, beginning)
+		listed := false
+		for key := range notRun {
+			listed = listed || key == b.path || strings.HasPrefix(b.text, key)
 		}
 		if !listed {
 			t.Errorf("%s: nothing runs this: run it here, or list it in notRun, with the reason:\n%s", b.path, b.text)
@@ -239,56 +212,56 @@ func (n *newcomer) next(t *testing.T, start string) string {
 	return ""
 }
 
-func (n *newcomer) shell(t *testing.T, script string) *exec.Cmd {
-	t.Log("$ " + strings.TrimSpace(script))
-	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN",
-		"https://www.example.com/publish", "http://localhost:3000/publish")
-	cmd := exec.Command("sh", "-ec", values.Replace(script))
-	cmd.Dir = n.dir
-	return cmd
-}
-
-// terminal is a terminal in which something runs.
-type terminal struct {
-	*program
-	in io.Writer
-}
-
 // start runs a script until the test ends at the latest. It waits until the script prints what
 // matches the pattern.
-func (n *newcomer) start(t *testing.T, script, pattern string) *terminal {
+func (n *newcomer) start(t *testing.T, script, pattern string) *program {
 	t.Helper()
-	cmd := n.shell(t, script)
-	in, _ := cmd.StdinPipe()
-	running := &terminal{start(t, &logBuffer{}, cmd), in}
+	t.Log("$ " + strings.TrimSpace(script))
+	// The README has another command for those who have no websocat.
+	const websocat = `command -v websocat >/dev/null || websocat() { npx --yes wscat@6.1.0 -c "$@"; }` + "\n"
+	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN",
+		"https://www.example.com/publish", "http://localhost:3000/publish")
+	cmd := exec.Command("sh", "-ec", websocat+values.Replace(script))
+	cmd.Dir = n.dir
+	running := start(t, &logBuffer{}, cmd)
 	running.wait(t, pattern)
 	return running
 }
 
-// run runs a script to its end. It must print the text want. A newcomer presses Enter at each
-// question.
-func (n *newcomer) run(t *testing.T, script, want string) {
+// run runs a script to its end. It must print what matches the pattern. A newcomer presses Enter at
+// each question.
+func (n *newcomer) run(t *testing.T, script, pattern string) {
 	t.Helper()
-	cmd := n.shell(t, script)
-	cmd.Stdin = strings.NewReader(strings.Repeat("\n", 10))
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
-		t.Fatalf("%v; want %q, got\n%s", err, want, out)
+	running := n.start(t, script, pattern)
+	io.WriteString(running.in, strings.Repeat("\n", 10))
+	running.in.Close()
+	if err := running.end(t); err != nil {
+		t.Fatalf("%v:\n%s", err, running.log)
 	}
 }
 
-// The README prints the origin in Go as it is, and the local key as grip has it.
+// publishUntil runs a script that publishes, and that prints what matches answer, until the client
+// has printed what matches the pattern.
+func (n *newcomer) publishUntil(t *testing.T, script, answer string, client *program, pattern string) {
+	t.Helper()
+	eventually(t, client.String()+" prints "+pattern, func() bool {
+		n.run(t, script, answer)
+		return client.log.find(regexp.MustCompile(pattern))
+	})
+}
+
+// The README prints the origin in Go as it is, and another document the local GRIP_URL as grip has it.
 func TestReadmePrograms(t *testing.T) {
 	if !ownReadme() {
 		t.Skip("README.md is this project's own")
 	}
-	program, err := os.ReadFile("../origins/go/main.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	printed := slices.ContainsFunc(blocks(t, readmePath), func(b block) bool { return b.text == string(program) })
-	keys, err := os.ReadFile("../origin/README.md")
-	if err != nil || !printed || !strings.Contains(string(keys), grip.LocalKey) {
-		t.Errorf("README.md prints testdata/origins/go/main.go: %t; origin/README.md has the local key: %t",
-			printed, strings.Contains(string(keys), grip.LocalKey))
+	program, _ := os.ReadFile("../origins/go/main.go")
+	for path, want := range map[string]string{
+		readmePath:            "```go\n" + string(program) + "```\n",
+		"../origin/README.md": "`" + grip.LocalURL + "`",
+	} {
+		if content, _ := os.ReadFile(path); !strings.Contains(string(content), want) {
+			t.Errorf("%s does not have\n%s", path, want)
+		}
 	}
 }

@@ -73,7 +73,7 @@ func TestRecipes(t *testing.T) {
 			// Viceroy has no cache. Pass tells whether a request would bypass one.
 			const send = "\tkeepRawPath(r.URL)\n"
 			p.edit(t, "main.go", send, send+"r.Header.Set(`Pass`, fmt.Sprint(r.CacheOptions.Pass))\n")
-			p.set(t, []string{"valid"}, "local_server", "fake_valid_fastly_keys")
+			p.set(t, "local_server.fake_valid_fastly_keys", []string{"valid"})
 			c := startChain(t, p)
 			purge := row{"origin", "PURGE", "/", "Fastly-Key: valid"} // all recipes let it pass
 			for _, row := range append(rows(t, p.dir), purge) {

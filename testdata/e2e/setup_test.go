@@ -6,7 +6,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
-	"fmt"
+	"io"
 	"log"
 	"math/rand/v2"
 	"net"
@@ -27,6 +27,12 @@ import (
 // -url over a slow network: there, a long-poll of the demo's origin waits 25 s when all is well.
 // Only a failing test waits this long.
 const patience = time.Minute
+
+// interrupted ends when somebody ends the tests, for example with a Ctrl-C.
+var interrupted, _ = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+
+// programs is locked for reading from the start of each program to its stop.
+var programs sync.RWMutex
 
 func TestMain(m *testing.M) {
 	// Commands must start as in a new shell, and not as under make or in a hook of git.
@@ -49,13 +55,11 @@ func TestMain(m *testing.M) {
 		log.Fatal(err)
 	}
 	os.Setenv("TMPDIR", dir)
-	go func() {
-		interrupted, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-		<-interrupted.Done()
-		stopAll()
+	context.AfterFunc(interrupted, func() {
+		programs.Lock() // waits until all programs are stopped, and lets no other one start
 		os.RemoveAll(dir)
 		os.Exit(130) // what shells report for a Ctrl-C
-	}()
+	})
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -64,31 +68,32 @@ func TestMain(m *testing.M) {
 // program is a running program.
 type program struct {
 	*exec.Cmd
-	log  *logBuffer
-	done chan struct{} // closed when the program has ended
-	err  error         // how it ended; valid after done is closed
+	in      io.WriteCloser
+	log     *logBuffer
+	done    chan struct{} // closed when the program has ended
+	err     error         // how it ended; valid after done is closed
+	stopped sync.Once
 }
-
-// running has the programs that have not ended.
-var running sync.Map
 
 // start starts a program in a process group of its own, and stops it when the test ends. Its output
 // goes to log.
 func start(t testing.TB, log *logBuffer, cmd *exec.Cmd) *program {
 	t.Helper()
 	p := &program{Cmd: cmd, log: log, done: make(chan struct{})}
+	p.in, _ = cmd.StdinPipe() // cannot fail
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // another process may keep the output open
+	programs.RLock()
 	if err := cmd.Start(); err != nil {
+		programs.RUnlock()
 		t.Fatal(err)
 	}
-	running.Store(p, true)
 	go func() {
 		p.err = cmd.Wait()
-		running.Delete(p)
 		close(p.done)
 	}()
+	context.AfterFunc(interrupted, p.stop)
 	t.Cleanup(p.stop)
 	return p
 }
@@ -96,23 +101,16 @@ func start(t testing.TB, log *logBuffer, cmd *exec.Cmd) *program {
 // stop ends the program as a Ctrl-C does, which reaches the whole process group. What has not ended
 // after ten seconds is killed.
 func (p *program) stop() {
-	group := -p.Process.Pid
-	syscall.Kill(group, syscall.SIGINT)
-	for try := 0; try < 600 && syscall.Kill(group, 0) == nil; try++ { // where nobody reaps zombies, they stay
-		if try == 500 {
-			syscall.Kill(group, syscall.SIGKILL)
+	p.stopped.Do(func() {
+		defer programs.RUnlock()
+		group, deadline := -p.Process.Pid, time.Now().Add(10*time.Second)
+		syscall.Kill(group, syscall.SIGINT)
+		for syscall.Kill(group, 0) == nil && time.Now().Before(deadline) { // zombies may stay
+			time.Sleep(20 * time.Millisecond)
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	<-p.done
-}
-
-func stopAll() {
-	var all sync.WaitGroup
-	for p := range running.Range {
-		all.Go(p.(*program).stop)
-	}
-	all.Wait()
+		syscall.Kill(group, syscall.SIGKILL)
+		<-p.done
+	})
 }
 
 // wait waits until the program prints what matches the pattern, after the last match.
@@ -121,14 +119,15 @@ func (p *program) wait(t testing.TB, pattern string) {
 	p.log.wait(t, pattern, p.done)
 }
 
-// end waits until the program ends.
-func (p *program) end(t testing.TB) {
+// end waits until the program ends, and returns how it ended.
+func (p *program) end(t testing.TB) error {
 	t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(4 * patience):
+	case <-time.After(10 * patience):
 		t.Fatalf("%s does not end; the last lines are\n%s", p, tail(p.log.String(), 20))
 	}
+	return p.err
 }
 
 // logBuffer collects what programs print.
@@ -205,7 +204,7 @@ func freePorts(t testing.TB, n int) int {
 			continue
 		}
 		t.Cleanup(func() { claim.Close() })
-		if !slices.ContainsFunc(addrs(first+1, n), taken) {
+		if !slices.ContainsFunc(addrs(first+1, n), listens) {
 			return first + 1
 		}
 	}
@@ -213,21 +212,7 @@ func freePorts(t testing.TB, n int) int {
 	return 0
 }
 
-// taken reports whether a program listens on the port of the address.
-func taken(addr string) bool {
-	_, port, _ := net.SplitHostPort(addr)
-	for _, host := range []string{"", "127.0.0.1"} {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, port))
-		if err != nil {
-			return true
-		}
-		l.Close()
-	}
-	return false
-}
-
-// listens reports whether a program accepts connections at the address. It does not take the port for
-// a moment, as taken does.
+// listens reports whether a program accepts connections at the address.
 func listens(addr string) bool {
 	conn, err := net.Dial("tcp", addr)
 	if err == nil {
@@ -255,25 +240,16 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// sh runs a shell script in a directory. It fails the test if a command fails, and returns the output.
+// sh runs a shell script in a directory, and returns its output. It fails the test if a command fails.
 func sh(t testing.TB, dir, script string, args ...string) string {
 	t.Helper()
-	out, err := shell(dir, script, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-func shell(dir, script string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", append([]string{"-ec", script, "sh"}, args...)...)
+	cmd := exec.Command("sh", append([]string{"-ec", script, "sh"}, args...)...)
 	cmd.Dir = dir
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s %q: %w\n%s", script, args, err, tail(string(out), 30))
+	p := start(t, &logBuffer{}, cmd)
+	p.in.Close()
+	if err := p.end(t); err != nil {
+		t.Fatalf("%s %q: %v\n%s", script, args, err, tail(p.log.String(), 30))
 	}
-	return string(out), err
+	p.stop()
+	return p.log.String()
 }
