@@ -9,10 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,8 +23,7 @@ import (
 
 var clients = flag.Int("clients", 40, "how many connections TestLoad holds at the same time")
 
-// TestLoad holds many connections, and accounts for every message on each of them, whatever happens
-// to the other parts.
+// TestLoad holds many connections, and accounts for every message on each, whatever other parts do.
 func TestLoad(t *testing.T) {
 	needsDefault(t)
 	t.Parallel()
@@ -32,65 +31,50 @@ func TestLoad(t *testing.T) {
 	p.set(t, "local_server.backends.origin.first_byte_timeout_ms", 2000)
 	origin := startHolder(t, p.origin)
 	app := p.serve(t)
-	allowed := *clients / 100 // losses of Pushpin itself; and then, the app must not lose more than Pushpin
 	for _, addr := range []string{loopback(p.proxyPort), p.addr} {
 		t.Run("at "+addr, func(t *testing.T) {
-			allowed = hold(t, p, addr, *clients).deliver(t, 30, allowed)
+			hold(t, p, addr, *clients).deliver(t, 30)
 		})
 	}
-	t.Run("a client stalls", func(t *testing.T) { testStall(t, p) })
-	t.Run("clients come and go", func(t *testing.T) { testComeAndGo(t, p) })
+	t.Run("clients stall, come and go", func(t *testing.T) { testOtherClients(t, p) })
 	app.stop()
 	p.serve(t) // the app comes back
 	t.Run("the origin dies and hangs", func(t *testing.T) { testOriginDies(t, p, origin) })
 }
 
-// A client reads nothing, and the messages for it fill all buffers. Other clients on the same channel
-// still get their messages.
-func testStall(t *testing.T, p *project) {
-	others := hold(t, p, p.addr, *clients/4)
-	stalled := p.send(t, "GET /events?channel=flood&channel="+others.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+// A client reads nothing, and the messages for it fill all buffers. Others come and go by the thousand,
+// and many more leave at once. Those that stay, on the same channel, get all messages.
+func testOtherClients(t *testing.T, p *project) {
+	staying := hold(t, p, p.addr, *clients/4)
+	stalled := p.send(t, "GET /events?channel=flood&channel="+staying.channel+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	stalled.(*net.TCPConn).SetReadBuffer(64 << 10) // the system would hold megabytes for the client
 	readUntil(t, bufio.NewReader(stalled), ": open\n\n")
-	const messages, size = 500, 30_000
-	flood := grip.Formats{HTTPStream: &grip.HTTPStream{Content: strings.Repeat("x", size)}}
-	for n := range messages {
-		p.publish(t, "flood", flood)
-		if n%20 == 0 {
-			others.deliver(t, 1, 0)
+	flood := grip.Formats{HTTPStream: &grip.HTTPStream{Content: strings.Repeat("x", 30_000)}}
+	for range 25 {
+		for range 20 {
+			p.publish(t, "flood", flood)
 		}
+		staying.deliver(t, 1)
 	}
-
 	// If the client had not been stalled, it would now get all the data.
 	stalled.SetDeadline(time.Now().Add(time.Second))
-	if n, err := io.Copy(io.Discard, stalled); n >= messages*size {
-		t.Errorf("a client that had read nothing got all %d bytes, %v: it was not stalled", n, err)
+	if n, _ := io.Copy(io.Discard, stalled); n >= 25*20*30_000 {
+		t.Errorf("a client that had read nothing got all %d bytes: it was not stalled", n)
 	}
-}
-
-// Many clients leave at once, and others come and go by the thousand. The rest get all messages.
-func testComeAndGo(t *testing.T, p *project) {
-	staying := hold(t, p, p.addr, *clients/4)
-	t.Run("leave at once", func(t *testing.T) { hold(t, p, p.addr, *clients/4) })
-	var refused atomic.Int64
 	var visitors sync.WaitGroup
 	for range 10 {
 		visitors.Go(func() {
 			for n := range *clients / 4 {
 				ctx, leave := context.WithCancel(t.Context())
-				if _, err := openLines(ctx, p.addr, staying.channel, n); err != nil {
-					refused.Add(1)
-				}
+				openLines(ctx, p.addr, staying.channel, n)
 				leave() // without the close of a WebSocket, as if the client's program had died
 			}
 		})
 	}
-	staying.deliver(t, 10, 0)
+	staying.deliver(t, 10)
 	visitors.Wait()
-	staying.deliver(t, 3, 0)
-	if n := int(refused.Load()); n > *clients/40 { // Pushpin 1.36 itself answers a few with a 502
-		t.Errorf("%d clients could not connect", n)
-	}
+	t.Run("leave at once", func(t *testing.T) { hold(t, p, p.addr, *clients/4) })
+	staying.deliver(t, 3)
 }
 
 // The origin dies, comes back without answering, and then answers. The held connections stay open, and
@@ -102,7 +86,7 @@ func testOriginDies(t *testing.T, p *project, origin *http.Server) {
 		if got := p.fetch(t, "POST", "/", "hello").status; got != status {
 			t.Errorf("a POST got status %d, want %d", got, status)
 		}
-		held.deliver(t, 3, 0)
+		held.deliver(t, 3)
 	}
 	origin.Close()
 	wantPost(http.StatusBadGateway)
@@ -132,6 +116,7 @@ func startHolder(t *testing.T, addr string) *http.Server {
 	})}
 	t.Cleanup(func() { origin.Close() })
 	go origin.ListenAndServe()
+	eventually(t, "the origin listens", func() bool { return listens(addr) })
 	return origin
 }
 
@@ -139,19 +124,17 @@ func startHolder(t *testing.T, addr string) *http.Server {
 type audience struct {
 	*project
 	channel       string
-	clients, sent int // each client should get the messages from 0 to sent
-
-	sync.Mutex
-	dropped   int   // connections that have ended
-	extra     int   // messages that came again, or too late
-	latencies []int // in ms, of the messages that came in order
+	clients, sent int       // each client should get the messages from 0 to sent
+	arrived       chan int  // the latency in ms of each message that is the next one on its connection
+	latencies     []int     // those that count has taken from arrived
+	failed        chan bool // has one element for each connection that has ended, or missed a message
 }
 
 // hold opens connections at addr, the app or Pushpin, until the test ends. It waits until each of them
 // gets messages.
 func hold(t *testing.T, p *project, addr string, clients int) *audience {
 	t.Helper()
-	a := &audience{project: p, channel: rand.Text()}
+	a := &audience{project: p, channel: rand.Text(), arrived: make(chan int, 100*clients), failed: make(chan bool, clients)}
 	for refused := 0; a.clients < clients; {
 		lines, err := openLines(t.Context(), addr, a.channel, a.clients)
 		if err == nil {
@@ -177,23 +160,23 @@ func openLines(ctx context.Context, addr, channel string, n int) (*bufio.Scanner
 	if n%2 == 0 {
 		return site{"http://" + addr}.lines(ctx, "/events?channel="+channel, route, "origin")
 	}
-	options := &websocket.DialOptions{HTTPHeader: http.Header{route: {"origin"}}}
-	ws, _, err := websocket.Dial(ctx, "ws://"+addr+"/socket?channel="+channel, options)
+	ws, _, err := websocket.Dial(ctx, "ws://"+addr+"/socket?channel="+channel,
+		&websocket.DialOptions{HTTPHeader: http.Header{route: {"origin"}}})
 	if err != nil {
 		return nil, err
 	}
 	return bufio.NewScanner(websocket.NetConn(ctx, ws, websocket.MessageText)), nil
 }
 
-// numbered is the format of the messages, with the time in nanoseconds since 1970.
-const numbered = "message %d, published at %d ns, is complete"
+// numbered is the format of the messages, with the time in milliseconds since 1970.
+const numbered = "message %d, published at %d ms, is complete"
 
 // publish publishes the nth message directly to Pushpin, because the origin may be down. Then it waits,
 // because the Fastly CLI lets Pushpin deliver only 2,500 messages in a second, to all clients together,
 // and Pushpin drops messages if too many wait.
 func (a *audience) publish(t *testing.T, n int) {
 	t.Helper()
-	text := fmt.Sprintf(numbered, n, time.Now().UnixNano()) + "\n"
+	text := fmt.Sprintf(numbered, n, time.Now().UnixMilli()) + "\n"
 	a.project.publish(t, a.channel, grip.Formats{
 		HTTPStream: &grip.HTTPStream{Content: "data: " + text + "\n"},
 		WSMessage:  &grip.WSMessage{Content: text},
@@ -201,44 +184,40 @@ func (a *audience) publish(t *testing.T, n int) {
 	time.Sleep(time.Duration(a.clients) * time.Second / 2000)
 }
 
-// receive counts the messages on one connection until it ends. Message 0 may come several times,
-// because it is published until each client is subscribed.
+// receive counts the messages on one connection until it ends, or until a message is not the next one.
+// Message 0 may come several times, because it is published until each client is subscribed.
 func (a *audience) receive(lines *bufio.Scanner) {
-	for last := -1; lines.Scan(); {
+	defer func() { a.failed <- true }()
+	for next := 0; lines.Scan(); {
 		var n, published int
-		if _, err := fmt.Sscanf(strings.TrimPrefix(lines.Text(), "data: "), numbered, &n, &published); err != nil {
-			continue // the origin's own line, or not all of a message
+		_, err := fmt.Sscanf(strings.TrimPrefix(lines.Text(), "data: "), numbered, &n, &published)
+		if err != nil || n == 0 && next > 0 {
+			continue // the origin's own line, or not all of a message, or message 0 again
 		}
-		a.Lock()
-		switch {
-		case n > last:
-			a.latencies = append(a.latencies, int(time.Since(time.Unix(0, int64(published))).Milliseconds()))
-		case n > 0:
-			a.extra++
+		if n != next {
+			return
 		}
-		last = max(last, n)
-		a.Unlock()
+		next++
+		a.arrived <- int(time.Now().UnixMilli()) - published
 	}
-	a.Lock()
-	a.dropped++
-	a.Unlock()
 }
 
-// count returns how many connections and messages are lost so far, and in which ways.
+// count returns how many connections and messages are lost so far, and a report.
 func (a *audience) count() (lost int, report string) {
-	a.Lock()
-	defer a.Unlock()
-	missing := a.clients*(a.sent+1) - len(a.latencies)
+	for len(a.arrived) > 0 {
+		a.latencies = append(a.latencies, <-a.arrived)
+	}
+	n, failed := len(a.latencies), len(a.failed)
+	missing := a.clients*(a.sent+1) - n
 	sorted := append(slices.Sorted(slices.Values(a.latencies)), 0) // is never empty
-	n := len(a.latencies)
-	return a.dropped + missing + a.extra, fmt.Sprintf(
-		"%d messages to %d clients: %d dropped, %d missing, %d extra; p50 %d ms, p99 %d ms",
-		a.sent, a.clients, a.dropped, missing, a.extra, sorted[n/2], sorted[n*99/100])
+	return failed + missing, fmt.Sprintf(
+		"%d messages to %d clients: %d connections failed, %d messages missing; p50 %d ms, p99 %d ms",
+		a.sent, a.clients, failed, missing, sorted[n/2], sorted[n*99/100])
 }
 
 // deliver publishes n messages, and waits until each client has got all so far, once and in order. It
-// fails the test if more are lost than allowed, and returns how many.
-func (a *audience) deliver(t *testing.T, n, allowed int) int {
+// fails the test if more are lost than Pushpin itself loses.
+func (a *audience) deliver(t *testing.T, n int) {
 	t.Helper()
 	for range n {
 		a.sent++
@@ -248,29 +227,24 @@ func (a *audience) deliver(t *testing.T, n, allowed int) int {
 	for deadline := time.Now().Add(patience); lost > 0 && time.Now().Before(deadline); lost, report = a.count() {
 		time.Sleep(20 * time.Millisecond)
 	}
-	if t.Log(report); lost > allowed {
+	if t.Log(report); lost > a.clients/100 {
 		t.FailNow()
 	}
-	return lost
 }
 
-// The count notices each kind of loss. Here, each connection ends, and should have got three messages.
+// The count notices each kind of loss. Here, a connection should have got three messages when it ends.
 func TestCount(t *testing.T) {
-	for messages, want := range map[string]string{
-		"0 0 1 2 3": "0 missing, 0 extra",
-		"0 1 2 2 3": "0 missing, 1 extra",
-		"0 2 1 3":   "1 missing, 1 extra",
-		"0 1 3":     "1 missing, 0 extra",
-		"0 1 2 3,":  "1 missing, 0 extra", // is not complete
+	for messages, missing := range map[string]int{
+		"0 0 1 2 3": 0,
+		"0 1 2 2 3": 1,
+		"0 1 3":     2,
+		"0 1 2 3,":  1, // is not complete
 	} {
-		a := &audience{clients: 1, sent: 3}
-		var lines string
-		for n := range strings.FieldsSeq(messages) {
-			lines += fmt.Sprintf("data: message %s, published at 1 ns, is complete\n", n)
-		}
+		a := &audience{clients: 1, sent: 3, arrived: make(chan int, 9), failed: make(chan bool, 1)}
+		lines := regexp.MustCompile(`(\S+) ?`).ReplaceAllString(messages, "data: message $1, published at 1 ms, is complete\n")
 		a.receive(bufio.NewScanner(strings.NewReader(lines)))
-		if _, got := a.count(); !strings.Contains(got, "1 dropped, "+want) {
-			t.Errorf("%s: got %s, want %s", messages, got, want)
+		if lost, got := a.count(); lost != 1+missing {
+			t.Errorf("%s: got %s; want 1 connection failed, %d messages missing", messages, got, missing)
 		}
 	}
 }
