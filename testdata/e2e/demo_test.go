@@ -17,17 +17,10 @@ func TestDemo(t *testing.T) {
 	p := newProject(t)
 	demo := p.make(t, "demo")
 	demo.wait(t, invitation)
-	t.Run("page", func(t *testing.T) {
-		if got := p.fetch(t, "GET", "/", ""); !strings.Contains(got.body, "<h1>Fanout, live</h1>") {
-			t.Errorf("the page is %+v", got)
-		}
-		for page, want := range map[string]int{
-			p.base: 200,
-			strings.Replace(p.base, "127.0.0.1", "localhost", 1): 200,
-			"https://example.com":                                403,
-		} {
-			if got := p.fetch(t, "POST", "/publish", "hello", "Origin", page); got.status != want {
-				t.Errorf("a page of %s published and got status %d, want %d", page, got.status, want)
+	t.Run("page", func(t *testing.T) { // at each name of this machine, it may publish
+		for _, page := range []string{p.base, strings.Replace(p.base, "127.0.0.1", "localhost", 1)} {
+			if got := p.fetch(t, "POST", "/publish", "hello", "Origin", page); got.status != 200 {
+				t.Errorf("for a page of %s, publishing is answered with %+v", page, got)
 			}
 		}
 	})
@@ -56,9 +49,6 @@ func TestDemo(t *testing.T) {
 			p.checkEnd(t, demo, signal)
 		})
 	}
-	t.Run("serve", func(t *testing.T) {
-		p.make(t, "serve", "ARGS=--skip-build").wait(t, "Listening on http://"+p.addr)
-	})
 	t.Run("Ctrl-C while it builds", func(t *testing.T) {
 		p.write(t, "slow.go", "package main\n")
 		demo := p.make(t, "demo")
@@ -75,9 +65,8 @@ const invitation = "Press Ctrl-C here to stop everything"
 func (p *project) make(t *testing.T, args ...string) *program {
 	t.Helper()
 	os.Mkdir(p.tempDir(), 0o755) // it may be there
-	cmd := exec.Command("make", append(args, "ADDR="+p.addr)...)
-	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), "TMPDIR="+p.tempDir())
-	return start(t, p.log, cmd)
+	command := append([]string{"make", "ADDR=" + p.addr}, args...)
+	return start(t, p.log, p.dir, []string{"TMPDIR=" + p.tempDir()}, command...)
 }
 
 func (p *project) tempDir() string {

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -35,10 +34,8 @@ func TestLive(t *testing.T) {
 		t.Parallel()
 		p = newProject(t)
 		at = p.site
-		origin := exec.Command("go", "run", "../origin", "-addr", p.origin, "-trust", at.base,
-			"-poll-timeout=5s", "-keep-alive=1s", "-next=5s")
-		origin.Env = append(os.Environ(), "GRIP_URL="+p.gripURL())
-		start(t, p.log, origin).wait(t, "origin: listening on ")
+		start(t, p.log, ".", []string{"GRIP_URL=" + p.gripURL()}, "go", "run", "../origin", "-addr", p.origin,
+			"-trust", at.base, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s").wait(t, "origin: listening on ")
 		p.serve(t)
 	}
 	// Each mistake in the set-up makes many tests fail, so the first one ends them.

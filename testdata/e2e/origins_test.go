@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,9 +62,7 @@ func (p *project) installOrigin(t *testing.T, name string) (command string) {
 func (p *project) startOrigin(t *testing.T, log *logBuffer, command, addr string, env ...string) *program {
 	t.Helper()
 	_, port, _ := strings.Cut(addr, ":")
-	cmd := exec.Command("sh", "-c", command)
-	cmd.Dir, cmd.Env = p.dir, append(append(os.Environ(), "PORT="+port), env...)
-	return start(t, log, cmd)
+	return start(t, log, p.dir, append(env, "PORT="+port), "sh", "-c", command)
 }
 
 // The key pair of a stand-in for Fanout.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -68,8 +67,7 @@ func template(t testing.TB) (kit, dir string) {
 	return kit, dir
 }
 
-// report prints the end of a failed test's log, and the lines that a reader should always see. It
-// stores all logs in testdata/_artifacts.
+// report prints the end of a failed test's log, and stores all logs in testdata/_artifacts.
 func (p *project) report(t testing.TB) {
 	if !t.Failed() {
 		return
@@ -78,10 +76,7 @@ func (p *project) report(t testing.TB) {
 	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755),
 		os.WriteFile(filepath.Join(dir, "all.log"), []byte(p.log.String()), 0o644))
 	os.CopyFS(dir, os.DirFS(filepath.Join(p.dir, "pushpin-logs"))) // if Pushpin has run
-	alarming := regexp.MustCompile(`(?m)^.*(WARN[ \]]|ERR\]|ERROR|(?i:panic)|^origin: ).*$`)
-	found := strings.Join(alarming.FindAllString(p.log.String(), -1), "\n")
-	t.Logf("the last warnings are\n%s\nthe log ends with\n%s\nall logs are in %s (error: %v)",
-		tail(found, 5), tail(p.log.String(), 20), dir, err)
+	t.Logf("the log ends with\n%s\nall logs are in %s (error: %v)", p.log.tail(), dir, err)
 }
 
 // edit replaces old, which must be there, in a file of the project.
@@ -158,26 +153,24 @@ func (p *project) set(t testing.TB, name string, value any) {
 // serve runs the app with `fastly compute serve` until the test ends.
 func (p *project) serve(t testing.TB, args ...string) *program {
 	t.Helper()
-	return p.start(t, append([]string{"fastly", "compute", "serve", "--skip-build",
-		"--non-interactive", "--metadata-disable", "--addr", p.addr}, args...))
+	return p.run(t, append([]string{"fastly", "compute", "serve", "--skip-build",
+		"--non-interactive", "--metadata-disable", "--addr", p.addr}, args...)...)
 }
 
 // serveAlone runs the app in Viceroy, without the Fastly CLI and Pushpin, until the test ends.
 func (p *project) serveAlone(t testing.TB, args ...string) {
 	t.Helper()
-	p.start(t, append([]string{"viceroy", "-v", "-C", "fastly.toml", "--addr", p.addr, "bin/main.wasm"}, args...))
+	p.run(t, append([]string{"viceroy", "-v", "-C", "fastly.toml", "--addr", p.addr, "bin/main.wasm"}, args...)...)
 }
 
-// start builds the app if its sources have changed, starts a program that ends with the test, and
-// waits until the app listens.
-func (p *project) start(t testing.TB, command []string) *program {
+// run builds the app if its sources have changed, runs it with a command until the test ends, and
+// waits until it listens.
+func (p *project) run(t testing.TB, command ...string) *program {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(p.dir, "bin/main.wasm")); err != nil {
 		sh(t, p.dir, "fastly compute build --non-interactive --metadata-disable")
 	}
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Dir = p.dir
-	running := start(t, p.log, cmd)
+	running := start(t, p.log, p.dir, nil, command...)
 	running.wait(t, "Listening on http://"+p.addr)
 	return running
 }

@@ -4,14 +4,11 @@ import (
 	"cmp"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-
-	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
 const readmePath = "../../README.md"
@@ -131,6 +128,10 @@ func TestReadme(t *testing.T) {
 			n.blocks = append(n.blocks, b)
 		}
 	}
+	source, _ := os.ReadFile("../origins/go/main.go")
+	if !slices.ContainsFunc(blocks(t, readmePath), func(b block) bool { return b.text == string(source) }) {
+		t.Error("README.md does not print testdata/origins/go/main.go as it is")
+	}
 
 	demo := n.start(t, n.next(t, "make demo"), invitation)
 	publish := n.next(t, "curl -d hello http://localhost:7676/publish")
@@ -221,9 +222,7 @@ func (n *newcomer) start(t *testing.T, script, pattern string) *program {
 	const websocat = `command -v websocat >/dev/null || websocat() { npx --yes wscat@6.1.0 -c "$@"; }` + "\n"
 	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN",
 		"https://www.example.com/publish", "http://localhost:3000/publish")
-	cmd := exec.Command("sh", "-ec", websocat+values.Replace(script))
-	cmd.Dir = n.dir
-	running := start(t, &logBuffer{}, cmd)
+	running := start(t, &logBuffer{}, n.dir, nil, "sh", "-ec", websocat+values.Replace(script))
 	running.wait(t, pattern)
 	return running
 }
@@ -248,20 +247,4 @@ func (n *newcomer) publishUntil(t *testing.T, script, answer string, client *pro
 		n.run(t, script, answer)
 		return client.log.find(regexp.MustCompile(pattern))
 	})
-}
-
-// The README prints the origin in Go as it is, and another document the local GRIP_URL as grip has it.
-func TestReadmePrograms(t *testing.T) {
-	if !ownReadme() {
-		t.Skip("README.md is this project's own")
-	}
-	program, _ := os.ReadFile("../origins/go/main.go")
-	for path, want := range map[string]string{
-		readmePath:            "```go\n" + string(program) + "```\n",
-		"../origin/README.md": "`" + grip.LocalURL + "`",
-	} {
-		if content, _ := os.ReadFile(path); !strings.Contains(string(content), want) {
-			t.Errorf("%s does not have\n%s", path, want)
-		}
-	}
 }

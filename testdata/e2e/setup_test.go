@@ -75,13 +75,15 @@ type program struct {
 	stopped sync.Once
 }
 
-// start starts a program in a process group of its own, and stops it when the test ends. Its output
-// goes to log.
-func start(t testing.TB, log *logBuffer, cmd *exec.Cmd) *program {
+// start starts a program with more variables in its environment, in a process group of its own, and
+// stops it when the test ends. Its output goes to log.
+func start(t testing.TB, log *logBuffer, dir string, env []string, command ...string) *program {
 	t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
 	p := &program{Cmd: cmd, log: log, done: make(chan struct{})}
 	p.in, _ = cmd.StdinPipe() // cannot fail
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // another process may keep the output open
 	programs.RLock()
@@ -125,7 +127,7 @@ func (p *program) end(t testing.TB) error {
 	select {
 	case <-p.done:
 	case <-time.After(10 * patience):
-		t.Fatalf("%s does not end; the last lines are\n%s", p, tail(p.log.String(), 20))
+		t.Fatalf("%s does not end; its output ends with\n%s", p, p.log.tail())
 	}
 	return p.err
 }
@@ -149,6 +151,12 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
+// tail returns what was printed last.
+func (b *logBuffer) tail() string {
+	text := b.String()
+	return text[max(0, len(text)-4000):]
+}
+
 // skip makes the next wait look only at what is printed from now on.
 func (b *logBuffer) skip() { b.find(regexp.MustCompile(`(?s).*`)) }
 
@@ -170,7 +178,7 @@ func (b *logBuffer) wait(t testing.TB, pattern string, ended <-chan struct{}) {
 	matches, limit := regexp.MustCompile(pattern), time.After(4*patience)
 	for over := false; !b.find(matches); {
 		if over {
-			t.Fatalf("no program printed %s; the last lines are\n%s", pattern, tail(b.String(), 20))
+			t.Fatalf("no program printed %s; the log ends with\n%s", pattern, b.tail())
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
@@ -180,16 +188,6 @@ func (b *logBuffer) wait(t testing.TB, pattern string, ended <-chan struct{}) {
 			over = true
 		}
 	}
-}
-
-// tail returns the last n lines of the text, and at most 500 bytes of each.
-func tail(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	lines = lines[max(0, len(lines)-n):]
-	for i, line := range lines {
-		lines[i] = line[:min(len(line), 500)]
-	}
-	return strings.Join(lines, "\n")
 }
 
 // freePorts returns the first of n ports in a row, at most nine, that nothing listens on. The test
@@ -243,12 +241,10 @@ func eventually(t testing.TB, what string, holds func() bool) {
 // sh runs a shell script in a directory, and returns its output. It fails the test if a command fails.
 func sh(t testing.TB, dir, script string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("sh", append([]string{"-ec", script, "sh"}, args...)...)
-	cmd.Dir = dir
-	p := start(t, &logBuffer{}, cmd)
+	p := start(t, &logBuffer{}, dir, nil, append([]string{"sh", "-ec", script, "sh"}, args...)...)
 	p.in.Close()
 	if err := p.end(t); err != nil {
-		t.Fatalf("%s %q: %v\n%s", script, args, err, tail(p.log.String(), 30))
+		t.Fatalf("%s %q: %v\n%s", script, args, err, p.log.tail())
 	}
 	p.stop()
 	return p.log.String()

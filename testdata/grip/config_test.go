@@ -53,10 +53,13 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// The key in the document is Fanout's. The coordinates are from the JSON Web Key in
+// The document has the local GRIP_URL and Fanout's key. The coordinates are from the JSON Web Key in
 // https://github.com/fanout/js-grip#the-grip_url.
-func TestFanoutKey(t *testing.T) {
+func TestKeys(t *testing.T) {
 	text, _ := os.ReadFile("../origin/README.md")
+	if !strings.Contains(string(text), "`"+LocalURL+"`") {
+		t.Errorf("the document does not have %s", LocalURL)
+	}
 	key := regexp.MustCompile(`base64:[A-Za-z0-9+/=]{50,}`).Find(text)
 	c, err := ParseURL("https://api.fastly.com/service/ID?verify-iss=fastly:ID", string(key))
 	if err != nil {
