@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,11 +63,15 @@ func testOtherClients(t *testing.T, p *project) {
 		t.Errorf("a client that had read nothing got all %d bytes: it was not stalled", n)
 	}
 	var visitors sync.WaitGroup
+	var refused atomic.Int64
 	for range 10 {
 		visitors.Go(func() {
 			for n := range *clients / 4 {
 				ctx, leave := context.WithCancel(t.Context())
-				openLines(ctx, p.addr, staying.channel, n)
+				_, err := openLines(ctx, p.addr, staying.channel, n)
+				if err != nil && refused.Add(1) > int64(*clients/40) { // Pushpin 1.36 answers a few with a 502
+					t.Error(err)
+				}
 				leave() // without the close of a WebSocket, as if the client's program had died
 			}
 		})
@@ -145,11 +150,15 @@ func hold(t *testing.T, p *project, addr string, clients int) *audience {
 		}
 		time.Sleep(10 * time.Millisecond) // Pushpin 1.36 drops some of the connections that open in a burst
 	}
+	// Pushpin 1.36 drops a few of many thousands before they are subscribed.
 	eventually(t, "a message reaches each client", func() bool {
 		a.publish(t, 0)
 		lost, _ := a.count()
-		return lost == 0
+		return lost == 2*len(a.failed) && len(a.failed) <= clients/100
 	})
+	for ; len(a.failed) > 0; a.clients-- {
+		<-a.failed
+	}
 	return a
 }
 
@@ -165,6 +174,7 @@ func openLines(ctx context.Context, addr, channel string, n int) (*bufio.Scanner
 	if err != nil {
 		return nil, err
 	}
+	context.AfterFunc(ctx, func() { ws.CloseNow() }) // NetConn does so only while somebody reads
 	return bufio.NewScanner(websocket.NetConn(ctx, ws, websocket.MessageText)), nil
 }
 
@@ -215,8 +225,7 @@ func (a *audience) count() (lost int, report string) {
 		a.sent, a.clients, failed, missing, sorted[n/2], sorted[n*99/100])
 }
 
-// deliver publishes n messages, and waits until each client has got all so far, once and in order. It
-// fails the test if more are lost than Pushpin itself loses.
+// deliver publishes n messages, and waits until each client has got all so far, once and in order.
 func (a *audience) deliver(t *testing.T, n int) {
 	t.Helper()
 	for range n {
@@ -227,7 +236,7 @@ func (a *audience) deliver(t *testing.T, n int) {
 	for deadline := time.Now().Add(patience); lost > 0 && time.Now().Before(deadline); lost, report = a.count() {
 		time.Sleep(20 * time.Millisecond)
 	}
-	if t.Log(report); lost > a.clients/100 {
+	if t.Log(report); lost > 0 {
 		t.FailNow()
 	}
 }
