@@ -146,9 +146,8 @@ func TestReadme(t *testing.T) {
 
 	n.run(t, n.next(t, `eval "$(testdata/tools.sh)"`), "")
 	n.dir = filepath.Join(filepath.Dir(n.dir), "my-app")
-	programs := commands(n.next(t, "go -C testdata run ./origins/go"))
-	origin := n.start(t, programs[0], "")
-	serve := n.start(t, programs[1], "Listening on http://127.0.0.1:7676")
+	origin := n.start(t, n.next(t, "mkdir ../my-origin"), "")
+	serve := n.start(t, n.next(t, "make serve"), "Listening on http://127.0.0.1:7676")
 	eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
 	var connected []*program
 	for _, command := range commands(n.next(t, "curl -N http://localhost:7676/events")) {
@@ -173,8 +172,23 @@ func TestReadme(t *testing.T) {
 		t.Errorf("with these variables the demo's origin says\n%s", origin.log)
 	}
 	origin.stop()
-	n.run(t, "mkdir ../copy; cd ../copy; go mod init example.com/copy\n"+n.next(t, "cp -r ")+
-		"go get github.com/golang-jwt/jwt/v5; go vet ./grip", "")
+
+	// The other program that the documents print, which copies the package grip.
+	n.dir = filepath.Join(filepath.Dir(n.dir), "my-origin")
+	for _, b := range blocks(t, "../origin/README.md") {
+		if b.lang == "go" {
+			os.WriteFile(filepath.Join(n.dir, "main.go"), []byte(b.text), 0o644)
+		}
+	}
+	n.run(t, n.next(t, "cp -r ")+"go get github.com/golang-jwt/jwt/v5; go vet ./...", "")
+	origin = n.start(t, "go run .", "")
+	serve = n.start(t, "make -C ../my-app serve ARGS=--skip-build", "Listening on http://127.0.0.1:7676")
+	eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
+	events = n.start(t, "curl -sN http://localhost:7676/events", "")
+	n.publishUntil(t, "curl -sfX POST http://localhost:7676/publish && echo published", "published", events, "hello")
+	n.run(t, "curl -s http://localhost:3000/events", "Only through the app.")
+	serve.stop()
+	origin.stop()
 	n.next(t, "")
 	eventually(t, "all ports are free", func() bool { return !slices.ContainsFunc(ports, listens) })
 }
