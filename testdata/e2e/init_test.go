@@ -32,7 +32,9 @@ origin  POST  /
 `
 	p.write(t, "testdata/handoffs.txt", table)
 	p.write(t, "README.md", "[mine](nowhere)\n")
-	sh(t, p.dir, "git init -q; git add --all; go vet ./...; go test ./...; go -C testdata vet ./e2e")
+	sh(t, p.dir, `
+		git init -q; git add --all; git -c user.name=me -c user.email=me@example.com commit -qm 'My app'
+		go vet ./...; go test ./...; go -C testdata vet ./e2e`)
 
 	t.Run("tests", func(t *testing.T) {
 		// The project's tests are those of this program.
@@ -63,9 +65,8 @@ origin  POST  /
 	// .gitignore has all files that the commands left, and make clean removes them. A project from a clone
 	// has the files of the clone, and no others.
 	sh(t, p.dir, `
-		git diff --exit-code; ! git status --porcelain | grep '^??'
-		make clean; ! git status --porcelain --ignored | grep '^!!'
-		git -c user.name=me -c user.email=me@example.com commit -qm 'My app'
+		git status --porcelain; test -z "$(git status --porcelain)"; make clean
+		git status --porcelain --ignored; test -z "$(git status --porcelain --ignored)"
 		git clone -q . "../a clone"; mkdir ../äpp; cd ../äpp
 		fastly compute init --from="../a clone" --non-interactive
 		diff -r --exclude=.git --exclude=fastly.toml "../a clone" .`)
