@@ -103,11 +103,14 @@ func parseKey(key string) (any, error) {
 // request's HeaderSig must be a JWT that is signed with the proxy's key, has the right
 // issuer and has not expired.
 func (c *Config) Verify(r *http.Request) error {
-	method := "ES256"
+	sig, method := r.Header.Get(HeaderSig), "ES256"
+	if sig == "" {
+		return errors.New("not through the GRIP proxy: it has no " + HeaderSig)
+	}
 	if _, secret := c.key.([]byte); secret {
 		method = "HS256" // a public key must never be used as a secret
 	}
-	_, err := jwt.Parse(r.Header.Get(HeaderSig),
+	_, err := jwt.Parse(sig,
 		func(*jwt.Token) (any, error) { return c.key, nil },
 		jwt.WithValidMethods([]string{method}),
 		jwt.WithExpirationRequired(),

@@ -41,7 +41,7 @@ func TestVerify(t *testing.T) {
 		{string(secret), token("HS256", secret, "me", 1), "expired"},
 		{string(secret), token("HS256", secret, "me", 0), "exp claim is required"}, // 0 is none
 		{string(secret), token("none", none, "me", soon), "signing method none is invalid"},
-		{string(secret), "", "not through the GRIP proxy: its Grip-Sig"},
+		{string(secret), "", "not through the GRIP proxy: it has no Grip-Sig"},
 	} {
 		c, err := ParseURL("http://localhost:5561/?verify-iss=me", tt.verifyKey)
 		if err == nil {

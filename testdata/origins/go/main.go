@@ -20,7 +20,7 @@ func main() {
 		fmt.Fprint(w, "data: connected\n\n")
 	})
 	http.HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) { // a long-poll
-		w.Header().Set("Grip-Hold", "response") // what is published next becomes the response
+		w.Header().Set("Grip-Hold", "response") // what is published next becomes the response's body
 		w.Header().Set("Grip-Channel", "demo")
 		fmt.Fprintln(w, "no message yet") // the response if nothing is published for 55 seconds
 	})
