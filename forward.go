@@ -42,7 +42,7 @@ func keepRawPath(u *url.URL) {
 // pollInterval returns how long Send waits for the response after it has polled n+1 times. Each
 // wait is 3% longer than the last, so Send finds a response at most 3% late, plus 2 ms. Measured
 // with compute.GetVCPUTime in Viceroy 0.22, a response after 5 s took 147 polls and 22 ms of CPU
-// time, and one after 15 s took 184 polls and 26 ms. If Send polls every 1 ms, 5 s take over 100 ms.
+// time, and one after 15 s took 184 polls and 26 ms. In 5 s, polls every 1 ms took over 100 ms.
 func pollInterval(n int) time.Duration {
 	return time.Duration(float64(2*time.Millisecond) * math.Pow(1.03, float64(n)))
 }

@@ -40,8 +40,8 @@ type Config struct {
 func ParseURL(gripURL, verifyKey string) (*Config, error) {
 	u, err := url.Parse(gripURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, errors.New("GRIP_URL is not an http or https URL, such as " + // err may have the keys
-			"http://localhost:5561/; the special characters in its keys must be escaped")
+		return nil, errors.New("GRIP_URL must be an http or https URL, such as " + // err may have the keys
+			"http://localhost:5561/, and the special characters in its keys must be escaped")
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	take := func(name string) string {
