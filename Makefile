@@ -37,7 +37,8 @@ live: go ## Test the demo's origin behind a service: make live URL=https://www.e
 
 bench: go ## Measure the app, and those in PEERS, with the Viceroy in VICEROY: see testdata/e2e/README.md
 	@[ ! -e testdata/bin/bench.txt ] || mv testdata/bin/bench.txt testdata/bin/bench.old.txt
-	$(TOOLS) && mkdir -p testdata/bin && ROUNDS=6 $(E2E) -run='^$$' -bench=. >testdata/bin/bench.out
+	$(TOOLS) && mkdir -p testdata/bin && ROUNDS=6 PEERS='$(abspath $(PEERS))' VICEROY='$(abspath $(VICEROY))' \
+		$(E2E) -run='^$$' -bench=. >testdata/bin/bench.out
 	@sed 's/#[0-9]*//' testdata/bin/bench.out >testdata/bin/bench.txt
 	@go -C testdata tool benchstat -col /app bin/bench.txt
 

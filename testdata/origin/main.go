@@ -1,8 +1,8 @@
 // Command origin is the demo origin: a web server behind a GRIP proxy, which is Fanout
 // in production and Pushpin locally. Copy from it what you need.
 //
-// An endpoint for messages takes the name of a channel as ?channel=, and uses five
-// channels of the proxy for it. The origin publishes its messages on "name:stream",
+// The endpoints for messages take the name of a channel as ?channel=, and together use
+// five channels of the proxy for it. The origin publishes its messages on "name:stream",
 // "name:events", "name:poll" and "name:socket", in the format of that endpoint and
 // with ids, so that no message is lost. The channel "name" is for messages that are
 // published directly to the proxy.
