@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
+	"path"
 	"runtime"
 	"strconv"
 	"strings"
@@ -18,83 +18,56 @@ import (
 	"github.com/coder/websocket"
 )
 
-// BenchmarkApp measures this project's app, and those in the environment variable PEERS, which are
-// .wasm files or directories of them. VICEROY is the path of another Viceroy. In each round the apps
-// take turns on each workload, and those that wait are suspended, so a change in the speed of the
-// machine affects all of them. Besides the time of a request, the benchmark reports the CPU time of
-// Viceroy, on Linux.
+// BenchmarkApp measures this project's app, and the .wasm files in PEERS, a list of files and
+// directories. VICEROY is the path of another Viceroy. In each round the apps take turns on each
+// workload, and those that wait are suspended, so a slow moment of the machine affects all of them.
 func BenchmarkApp(b *testing.B) {
-	p := newProject(b)
-	listener, err := net.Listen("tcp", p.origin)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { listener.Close() })
-	go http.Serve(listener, http.HandlerFunc(answerWork))
-
+	http.DefaultClient.Timeout = patience
+	http.DefaultTransport = &http.Transport{
+		DialContext: dialQuick, MaxIdleConnsPerHost: 8}
+	_, dir := template(b)
+	files := sh(b, dir, `find bin $PEERS -name "*.wasm"`)
+	viceroy := strings.TrimSpace(sh(b, dir, `command -v "${VICEROY:-viceroy}"`))
 	var apps []contender
-	for _, path := range append([]string{p.dir + "/bin"}, strings.Fields(os.Getenv("PEERS"))...) {
-		files, _ := filepath.Glob(path + "/*.wasm")
-		if len(files) == 0 {
-			files = []string{path} // not a directory
-		}
-		for _, file := range files {
-			apps = append(apps, startContender(b, p, file))
-		}
+	for file := range strings.FieldsSeq(files) {
+		p := newProject(b) // has the same bin/main.wasm
+		serveHTTP(b, p.origin, answerWork)
+		group := p.serve(b, "--file", file, "--viceroy-path", viceroy).Process.Pid
+		pid := sh(b, dir, `pgrep -g "$1" viceroy`, strconv.Itoa(group))
+		c := contender{p.base, path.Base(file), group, strings.TrimSpace(pid)}
+		apps = append(apps, c)
+		syscall.Kill(-group, syscall.SIGSTOP)
+		b.Cleanup(func() { syscall.Kill(-group, syscall.SIGCONT) }) // so that it can end
 	}
 	rounds, _ := strconv.Atoi(os.Getenv("ROUNDS"))
 	for range max(1, rounds) {
 		for _, w := range works {
 			for _, app := range apps {
-				// After the first round, Go adds #01, #02 and so on, which `make bench` removes.
-				b.Run("work="+w.name+"/app="+app.name, func(b *testing.B) { app.measure(b, w) })
+				// In the next rounds, Go adds #01 and so on.
+				name := "work=" + w.name + "/app=" + strings.TrimSuffix(app.file, ".wasm")
+				b.Run(name, func(b *testing.B) { app.measure(b, w) })
 			}
 		}
 	}
 }
 
-// contender is a compiled app that `fastly compute serve` serves. It is suspended until measure.
+// contender is an app that is suspended except in measure.
 type contender struct {
-	name, addr string
-	serve      *program
-	viceroy    string // its process id
+	base, file string
+	group      int    // of the processes
+	pid        string // of Viceroy
 }
 
-func startContender(b *testing.B, p *project, file string) contender {
-	b.Helper()
-	file, err := filepath.Abs(file)
-	if err != nil {
-		b.Fatal(err)
-	}
-	port := freePorts(b, 6)
-	p.addr = loopback(port)
-	args := []string{"--file", file,
-		"--pushpin-proxy-port", strconv.Itoa(port + 1), "--pushpin-publish-port", strconv.Itoa(port + 2)}
-	if viceroy := os.Getenv("VICEROY"); viceroy != "" {
-		args = append(args, "--viceroy-path", viceroy)
-	}
-	c := contender{name: strings.TrimSuffix(filepath.Base(file), ".wasm"), addr: p.addr, serve: p.serve(b, args...)}
-	c.viceroy = strings.TrimSpace(sh(b, ".", `pgrep -g "$1" viceroy`, strconv.Itoa(c.serve.Process.Pid)))
-	c.signal(syscall.SIGSTOP)
-	b.Cleanup(func() { c.signal(syscall.SIGCONT) }) // so that it can end
-	return c
-}
-
-func (c contender) signal(s syscall.Signal) { syscall.Kill(-c.serve.Process.Pid, s) }
-
-// measure sends the requests of a workload from eight clients at the same time. A wrong answer fails
-// the benchmark.
+// measure sends requests from eight clients. A wrong answer fails it.
 func (c contender) measure(b *testing.B, w work) {
-	c.signal(syscall.SIGCONT)
-	defer c.signal(syscall.SIGSTOP)
-	transport := &http.Transport{MaxIdleConnsPerHost: 8, DialContext: dialQuick}
-	defer transport.CloseIdleConnections()
+	syscall.Kill(-c.group, syscall.SIGCONT)
+	defer syscall.Kill(-c.group, syscall.SIGSTOP)
 	b.SetParallelism(max(1, 8/runtime.GOMAXPROCS(0)))
 	before := c.cpu()
 	b.ResetTimer()
 	b.RunParallel(func(next *testing.PB) {
 		for next.Next() {
-			if err := w.send(transport, c.addr); err != nil {
+			if err := w.send(c.base); err != nil {
 				b.Error(err)
 				return
 			}
@@ -103,17 +76,14 @@ func (c contender) measure(b *testing.B, w work) {
 	b.ReportMetric((c.cpu()-before)/float64(b.N), "cpu-ms/op")
 }
 
-// cpu returns the CPU time of Viceroy so far, in milliseconds: proc_pid_stat(5).
+// cpu returns Viceroy's CPU time so far, in milliseconds, on Linux: proc_pid_stat(5).
 func (c contender) cpu() float64 {
-	stat, _ := os.ReadFile("/proc/" + c.viceroy + "/stat")
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
+	stat, _ := os.ReadFile("/proc/" + c.pid + "/stat")
+	var user, system float64
+	if fields := strings.Fields(string(stat)); len(fields) > 14 {
+		fmt.Sscan(fields[13]+" "+fields[14], &user, &system)
 	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return float64(user+system) * 10 // a tick is 10 ms
+	return (user + system) * 10 // a tick is 10 ms
 }
 
 // work is one kind of request, and the body that the response must have.
@@ -128,16 +98,14 @@ var works = []work{
 	{name: "WebSocket_connects", path: "/socket"},
 }
 
-// answerWork is the origin. Except at /large, it answers with the size of the body that arrived.
+// answerWork is the origin. Its usual answer is the size of the body.
 func answerWork(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/socket" { // the same event OPEN accepts the WebSocket
-		w.Header().Set("Content-Type", "application/websocket-events")
-		io.Copy(w, r.Body)
-		return
-	}
 	size, _ := io.Copy(io.Discard, r.Body)
 	answer := strconv.FormatInt(size, 10)
 	switch r.URL.Path {
+	case "/socket":
+		w.Header().Set("Content-Type", "application/websocket-events")
+		answer = "OPEN\r\n" // accepts the WebSocket
 	case "/large":
 		answer = mebibyte
 	case "/slow":
@@ -148,28 +116,23 @@ func answerWork(w http.ResponseWriter, r *http.Request) {
 }
 
 // send sends one request and checks the response.
-func (w work) send(transport http.RoundTripper, addr string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
+func (w work) send(base string) error {
 	if w.path == "/socket" {
-		conn, _, err := websocket.Dial(ctx, "ws://"+addr+w.path, nil)
+		conn, _, err := websocket.Dial(context.Background(), base+w.path, nil)
 		if err == nil {
 			conn.CloseNow()
 		}
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, w.method, "http://"+addr+w.path, strings.NewReader(w.body))
-	if err != nil {
-		return err
-	}
-	resp, err := transport.RoundTrip(r)
+	r, _ := http.NewRequest(w.method, base+w.path, strings.NewReader(w.body))
+	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	got, err := io.ReadAll(resp.Body)
 	if err == nil && (resp.StatusCode != http.StatusOK || string(got) != w.want) {
-		err = fmt.Errorf("%s: got %s with %.60q; want %.60q", w.name, resp.Status, got, w.want)
+		err = fmt.Errorf("got %s with %.60q; want %.60q", resp.Status, got, w.want)
 	}
 	return err
 }
@@ -186,11 +149,10 @@ type quickConn struct{ net.Conn }
 
 func (c quickConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if raw, err := c.Conn.(*net.TCPConn).SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) { // after each read, because the option does not last: tcp(7)
-			const tcpQuickAck = 12 // of Linux; other systems refuse it
-			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpQuickAck, 1)
-		})
-	}
+	raw, _ := c.Conn.(*net.TCPConn).SyscallConn()
+	raw.Control(func(fd uintptr) {
+		const tcpQuickAck = 12 // of Linux; it does not last: tcp(7)
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpQuickAck, 1)
+	})
 	return n, err
 }
