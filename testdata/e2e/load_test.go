@@ -109,14 +109,13 @@ type audience struct {
 	leave   func()         // ends the connections
 }
 
-// message is a message that has arrived, or with the number 0 the end of the connection.
+// message is one that has arrived, or with the number 0 the end of the connection.
 type message struct {
 	number int
 	at     time.Time
 }
 
-// hold opens connections at addr, the app or Pushpin, until the test ends. It publishes message 1 until
-// each client has got it.
+// hold opens connections at addr, the app or Pushpin, and waits until message 1 reaches each client.
 func hold(t *testing.T, p *project, addr string, clients int) *audience {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
@@ -165,6 +164,7 @@ func receive(lines *bufio.Scanner, arrived chan message) {
 		}
 	}
 	arrived <- message{}
+	close(arrived)
 }
 
 // publish publishes message n to Pushpin. It waits, because the Fastly CLI lets Pushpin deliver only
