@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
 // message is a message as clients get it.
@@ -21,7 +23,6 @@ type message struct {
 
 const (
 	maxChannels = 100       // with a history, at the same time
-	maxMessages = 1000      // in the history of each
 	maxBytes    = 512 << 10 // of messages as JSON, in the history of each; Pushpin accepts 1 MB at once
 )
 
@@ -29,12 +30,13 @@ const (
 const beginning = "none-0"
 
 // history keeps the last messages of each channel for clients that missed them. It is
-// in memory: an origin with more than one process needs a database instead. The zero
-// history is empty.
+// in memory: an origin with more than one process needs a database instead.
 type history struct {
 	mu       sync.Mutex
 	channels map[string]*channelLog
 }
+
+func newHistory() *history { return &history{channels: map[string]*channelLog{}} }
 
 type channelLog struct {
 	epoch    string    // part of the ids, so that they differ from those before a restart
@@ -50,8 +52,8 @@ func (l *channelLog) id(n int) string {
 	return l.epoch + "-" + strconv.Itoa(n)
 }
 
-// add adds a message and returns it with its id. If check returns an error, add adds nothing.
-func (h *history) add(channel, text string, check func(message) error) (message, error) {
+// add adds a message and returns it with its id, or an error if it is too large to be published.
+func (h *history) add(channel, text string) (message, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l := h.channels[channel]
@@ -59,7 +61,7 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 		l = &channelLog{epoch: strings.ToLower(rand.Text()[:8])}
 	}
 	m := message{l.id(l.count + 1), l.id(l.count), text, time.Now().UnixMilli()}
-	if err := check(m); err != nil {
+	if _, err := grip.Encode(items(channel, m)...); err != nil {
 		return message{}, err
 	}
 	if len(h.channels) == maxChannels && h.channels[channel] == nil { // forget the oldest
@@ -68,14 +70,11 @@ func (h *history) add(channel, text string, check func(message) error) (message,
 			return cmp.Compare(h.channels[a].lastAt(), h.channels[b].lastAt())
 		}))
 	}
-	if h.channels == nil {
-		h.channels = map[string]*channelLog{}
-	}
 	h.channels[channel] = l
 	l.count++
 	l.messages = append(l.messages, m)
 	l.bytes += len(compactJSON(m))
-	for len(l.messages) > maxMessages || l.bytes > maxBytes {
+	for l.bytes > maxBytes {
 		l.bytes -= len(compactJSON(l.messages[0]))
 		l.messages = slices.Delete(l.messages, 0, 1)
 	}

@@ -25,12 +25,8 @@ func (o *origin) handler() http.Handler {
 	mux.Handle("GET /stream", o.held(o.stream))
 	mux.Handle("GET /events", o.held(o.stream))
 	mux.Handle("GET /poll", o.held(o.poll))
-	// A WebSocket's events arrive in POST requests.
-	mux.Handle("POST /socket", o.pages.Handler(o.held(o.socket)))
-	mux.HandleFunc("GET /socket", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Upgrade", "websocket")
-		http.Error(w, "this is a WebSocket: connect with ws://", http.StatusUpgradeRequired)
-	})
+	// A WebSocket's events arrive in POST requests, and a GET only if it was not handed off.
+	mux.Handle("/socket", o.pages.Handler(o.held(o.socket)))
 	mux.Handle("POST /publish", o.pages.Handler(endpoint(o.publish)))
 	mux.HandleFunc("/echo", o.echo)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"flag"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -26,7 +27,7 @@ type origin struct {
 	grip    *grip.Config
 	pages   *http.CrossOriginProtection
 	token   string // that publishers must send; "": none
-	history history
+	history *history
 
 	pollTimeout, keepAlive, next time.Duration // see the flags
 }
@@ -43,7 +44,7 @@ func main() {
 	trust := flag.String("trust", "http://localhost:7676,http://127.0.0.1:7676",
 		"web `origins` of the app, separated by commas: "+
 			"only pages from there may publish and open WebSockets")
-	o := &origin{token: os.Getenv("PUBLISH_TOKEN")}
+	o := &origin{token: os.Getenv("PUBLISH_TOKEN"), history: newHistory()}
 	flag.DurationVar(&o.pollTimeout, "poll-timeout", 25*time.Second,
 		"how long a long-poll waits; many proxies allow only 30 s")
 	flag.DurationVar(&o.keepAlive, "keep-alive", 20*time.Second,
@@ -59,7 +60,7 @@ func main() {
 		if app, err = newDemo(flag.Args()); err != nil {
 			log.Fatal(err)
 		}
-		*addr, *trust = app.origin, "http://"+strings.Join(app.names(), ",http://")
+		*addr, *trust = app.origin, app.trust
 		gripURL = strings.Replace(gripURL, "5561", strconv.Itoa(app.publish), 1)
 	}
 	if o.pages, err = trustPages(*trust); err != nil {
@@ -75,12 +76,14 @@ func main() {
 	if port != "" && o.token == "" {
 		log.Print("WARNING: PUBLISH_TOKEN is not set, so anybody can publish through this origin")
 	}
-	log.Printf("listening on %s, publishing to %s", *addr, o.grip.ControlURI.Redacted())
-	server := http.Server{Addr: *addr, Handler: o.handler(), ReadTimeout: time.Minute}
-	if app == nil {
-		log.Fatal(server.ListenAndServe())
-	}
-	if err := app.run(&server); err != nil {
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
 		log.Fatal(err)
 	}
+	log.Printf("listening on %s, publishing to %s", *addr, o.grip.ControlURI.Redacted())
+	if app != nil {
+		go app.run() // until it ends the process
+	}
+	server := http.Server{Handler: o.handler(), ReadTimeout: time.Minute}
+	log.Fatal(server.Serve(listener))
 }

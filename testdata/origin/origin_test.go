@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -15,105 +17,102 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// The origin refuses requests that the proxy did not sign, publishers without the token, pages of
-// other sites, and what it cannot use. It says what is wrong, and keeps only what it publishes.
+// newOrigin returns an origin that publishes to the handler proxy.
+func newOrigin(t *testing.T, proxy http.HandlerFunc) *origin {
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	config, _ := grip.ParseURL(server.URL, "a key") // cannot fail, as the next call
+	pages, _ := trustPages("https://app.example")
+	return &origin{token: "secret", grip: config, pages: pages, history: newHistory()}
+}
+
+// send sends a request, such as "GET /poll", with a signature and a token. A header
+// after the target, as in "GET /poll Grip-Sig: forged", replaces one of these.
+func send(o *origin, request, body string) *httptest.ResponseRecorder {
+	method, target, _ := strings.Cut(request, " ")
+	target, header, _ := strings.Cut(target, " ")
+	name, value, _ := strings.Cut(header, ": ")
+	claims := jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}
+	sig, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("a key"))
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Grip-Sig", sig)
+	r.Header.Set("Authorization", "Bearer secret")
+	r.Header.Set(name, value)
+	w := httptest.NewRecorder()
+	o.handler().ServeHTTP(w, r)
+	return w
+}
+
+// The origin refuses unsigned requests, publishers without the token, pages of other
+// sites, and what it cannot use. It says why, and keeps only what it publishes.
 func TestRequests(t *testing.T) {
-	const names = "channel must be 1 to 64"
 	o := newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), "refuse") {
 			http.Error(w, "internal", http.StatusUnauthorized)
 		}
 	})
-	o.token = "secret"
-	for _, tt := range []struct {
-		request, header, body string
-		status                int
-		answer                string
-	}{
-		{"POST /publish", "", strings.Repeat("x", 20_000), 413, "65536 are allowed"},
-		{"POST /publish", "", "hello", 200, `"id": "`},
-		{"POST /publish", "Origin: https://app.example", "hello", 200, `"id": "`},
-		{"POST /publish", "Origin: https://another.example", "hello", 403, "pages of other sites"},
-		{"POST /publish", "Authorization: Bearer secret2", "hello", 401, "with the PUBLISH_TOKEN"},
-		{"POST /publish", "", "refuse", 502, "did not accept the message; clients get it with"},
-		{"POST /publish", "", "", 400, "one line of text"},
-		{"POST /publish", "", "a\nb", 400, "one line of text"},
-		{"POST /publish", "", "\xff", 400, "UTF-8"},
-		{"POST /publish", "", strings.Repeat("x", 1<<20+1), 413, "larger than 1 MiB"},
-		{"POST /publish?channel=a,b", "", "hello", 400, names},
-		{"GET /poll?channel=a:poll", "", "", 400, names},
-		{"GET /stream?channel=" + strings.Repeat("a", 65), "", "", 400, names},
-		{"GET /stream", "Grip-Sig: any", "", 403, "GRIP proxy only"},
-		{"GET /events", "Grip-Sig: any", "", 403, "GRIP proxy only"},
-		{"GET /poll", "Grip-Sig: any", "", 403, "GRIP proxy only"},
-		{"POST /socket", "Grip-Sig: any", "OPEN\r\n", 403, "GRIP proxy only"},
-		{"POST /socket", "Origin: https://another.example", "OPEN\r\n", 403, "pages of other sites"},
-		{"POST /socket", "", "OPEN", 400, "malformed or incomplete"},
-		{"GET /socket", "", "", 426, "connect with ws://"},
-		{"GET /stream?after=none-0", "", "", 200, "stream open\nhello\nhello\nrefuse\n"},
-		{"GET /events?after=other-7", "", "", 200, `data: {"start":"none-0","gap":true}`},
-		{"GET /events?after=other-7", "Last-Event-ID: none-0", "", 200, `"gap":false}`},
-		{"GET /poll?after=other-7", "", "", 200, `"gap": true`},
+	long := strings.Repeat("x", 1<<20+1)
+	say := func(s string) string { return fmt.Sprintf("TEXT %x\r\n%s\r\nPING\r\n", len(s), s) }
+	for _, tt := range []struct{ request, body, want string }{
+		{"POST /publish", long[:20_000], "413 the message is"},
+		{"POST /publish Origin: https://app.example", "hello", "200 {\n  \"id\": "},
+		{"POST /publish Origin: https://x.example", "hello", "403 pages of other sites"},
+		{"POST /publish Authorization: Bearer secret2", "hello", "401 to publish, send the PUBLISH_TOKEN"},
+		{"POST /publish", "refuse", "502 the GRIP proxy did not"},
+		{"POST /publish", "", "400 the body must be"},
+		{"POST /publish", "a\nb", "400 the body must be"},
+		{"POST /publish", "\xff", "400 the body must be"},
+		{"POST /publish", long, "413 the body is"},
+		{"POST /publish?channel=a,b", "hello", "400 channel must be"},
+		{"GET /poll?channel=a:poll", "", "400 channel must be"},
+		{"GET /stream?channel=" + long[:65], "", "400 channel must be"},
+		{"GET /stream Grip-Sig: forged", "", "403 this endpoint works"},
+		{"GET /events Grip-Sig: forged", "", "403 this endpoint works"},
+		{"GET /poll Grip-Sig: forged", "", "403 this endpoint works"},
+		{"POST /socket Grip-Sig: forged", "OPEN\r\n", "403 this endpoint works"},
+		{"POST /socket Origin: https://x.example", "OPEN\r\n", "403 pages of other sites"},
+		{"POST /socket", "OPEN", "400 websocket events: event 1"},
+		{"GET /stream?after=none-0", "", "200 stream open\nhello\nrefuse\n"},
+		{"GET /events?after=x-7", "", `data: {"start":"none-0","gap":true}`},
+		{"GET /events?after=x-7 Last-Event-ID: none-0", "", `"gap":false}`},
+		{"GET /poll?after=x-7", "", `"gap": true`},
+		// A WebSocket echoes what is no valid command. Nothing follows a close.
+		{"POST /socket", say(`{"close":1000}`), "200 CLOSE 2\r\n\x03\xe8\r\n"},
+		{"POST /socket", say(`{"close":2999}`), "m:{\"close\":2999}\r\nPONG\r\n"},
+		{"POST /socket", say(`{"close":5000}`), "m:{\"close\":5000}\r\nPONG\r\n"},
+		{"POST /socket", say(`{"close":"","after":""}`), "after\":\"\"}\r\nPONG\r\n"},
+		{"POST /socket", say(`{"close":4001,"reason":"` + long[:124] + `"}`), "PONG"},
+		{"POST /socket", say(`{"after":"x-7"}`), "\"start\":\"none-0\"}\r\nTEXT"},
+		{"POST /socket", say(long[:32<<10-1]), "CLOSE 18\r\n\x03\xf1"},
 	} {
-		got := send(o, tt.request, tt.header, tt.body)
-		answer := got.Body.String()
-		if got.Code != tt.status || !strings.Contains(answer, tt.answer) || strings.Contains(answer, "internal") ||
-			got.Header().Get("Cache-Control") != "no-store" {
-			t.Errorf("%s, %s: got %d, %v, %s", tt.request, tt.header, got.Code, got.Header(), answer)
+		got := send(o, tt.request, tt.body)
+		answer := fmt.Sprint(got.Code, " ", got.Body)
+		_, closed, _ := strings.Cut(answer, "CLOSE")
+		if !strings.Contains(answer, tt.want) || strings.Contains(answer, "internal") ||
+			strings.Contains(closed, "PONG") || got.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%.99q: got %v, %.200q", tt, got.Header(), answer)
 		}
 	}
 }
 
-// A WebSocket's text is an echo, unless it is a valid command. Nothing follows a close.
-func TestSocket(t *testing.T) {
-	o := newOrigin(t, nil)
-	for text, want := range map[string]string{
-		`{"close":1000}`:           "CLOSE 2\r\n\x03\xe8\r\n",
-		`{"close":2999}`:           "TEXT 10\r\nm:{\"close\":2999}\r\nPONG\r\n",
-		`{"close":5000}`:           "TEXT 10\r\nm:{\"close\":5000}\r\nPONG\r\n",
-		`{"close":"?","after":""}`: "TEXT 1a\r\nm:{\"close\":\"?\",\"after\":\"\"}\r\nPONG\r\n",
-		`{"close":4001,"reason":"` + strings.Repeat("x", 124) + `"}`: "xxx\"}\r\nPONG\r\n",
-		`{"after":"other-7"}`:         "TEXT 1f\r\nm:{\"gap\":true,\"start\":\"none-0\"}\r\nPONG\r\n",
-		strings.Repeat("x", 32<<10-1): "CLOSE 18\r\n\x03\xf1the message is too big\r\n",
-	} {
-		message := grip.Event{Type: grip.Text, Content: []byte(text)}
-		body := grip.EncodeEvents(message, grip.Event{Type: grip.Ping})
-		answer := send(o, "POST /socket", "", string(body)).Body.String()
-		if !strings.HasSuffix(answer, want) || strings.HasPrefix(want, "CLOSE") && answer != want {
-			t.Errorf("%.40s: got %.200q, want %q", text, answer, want)
-		}
-	}
-}
-
-// Clients that publish at the same time make one order, while others read. The proxy accepts the
-// first message only after the others, which delays no other client.
+// A hundred clients that publish at the same time make one order, while others read. The
+// proxy answers none of them before it has all messages.
 func TestPublishAtOnce(t *testing.T) {
-	const clients = 100
-	published := make(chan bool, 10*clients)
-	var o *origin
-	publish := func(text string) {
-		if got := send(o, "POST /publish", "", text); got.Code != http.StatusOK {
-			t.Errorf("publish %s: got %d, %s", text, got.Code, got.Body)
-		}
-	}
-	o = newOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
-		published <- true
-		if body, _ := io.ReadAll(r.Body); !strings.Contains(string(body), "first") {
-			return
-		}
-		var others sync.WaitGroup
-		for i := range clients {
-			others.Go(func() {
-				publish(fmt.Sprint(i))
-				send(o, "GET /poll?after=none-0", "", "")
-				send(o, "GET /events?after=none-0", "", "")
-				send(o, "POST /socket", "", "OPEN\r\nTEXT c\r\n{\"after\":\"\"}\r\n")
-			})
-		}
-		others.Wait()
+	var arrived, done sync.WaitGroup
+	arrived.Add(100)
+	o := newOrigin(t, func(http.ResponseWriter, *http.Request) {
+		arrived.Done()
+		arrived.Wait()
 	})
-	publish("first")
-
+	for range 100 {
+		done.Go(func() {
+			send(o, "GET /poll?after=none-0", "")
+			if got := send(o, "POST /publish", "hello"); got.Code != 200 {
+				t.Errorf("got %d, %s", got.Code, got.Body)
+			}
+		})
+	}
+	done.Wait()
 	messages, last, _, _ := o.history.after("demo", beginning)
 	for _, m := range messages {
 		if m.Prev != last {
@@ -121,37 +120,81 @@ func TestPublishAtOnce(t *testing.T) {
 		}
 		last = m.ID
 	}
-	if len(messages) != 1+clients || len(published) != 1+clients {
-		t.Errorf("the history has %d messages, and the proxy got %d", len(messages), len(published))
+	if len(messages) != 100 {
+		t.Errorf("the history has %d messages", len(messages))
 	}
 }
 
-// newOrigin returns an origin that publishes to the handler proxy.
-func newOrigin(t *testing.T, proxy http.HandlerFunc) *origin {
-	server := httptest.NewServer(proxy)
-	t.Cleanup(server.Close)
-	config, _ := grip.ParseURL(server.URL, "a key for tests") // cannot fail, as the next call
-	pages, _ := trustPages("https://app.example")
-	return &origin{grip: config, pages: pages}
+func TestHistory(t *testing.T) {
+	h := &history{channels: map[string]*channelLog{"c": {epoch: "now"}}}
+	for range 3 {
+		h.add("c", "hello")
+	}
+	for asked, want := range map[string]string{
+		"c ":         "0 now-3 now-3 false", // a new client
+		"c none-0":   "3 none-0 now-3 false",
+		"c now-1":    "2 now-1 now-3 false",
+		"c now-3":    "0 now-3 now-3 false",
+		"c old-2":    "3 none-0 now-3 true", // from before a restart
+		"new none-0": "0 none-0 none-0 false",
+		"new old-2":  "0 none-0 none-0 true",
+	} {
+		channel, id, _ := strings.Cut(asked, " ")
+		messages, start, last, gap := h.after(channel, id)
+		if got := fmt.Sprintln(len(messages), start, last, gap); got != want+"\n" {
+			t.Errorf("after %s: got %s, want %s", asked, got, want)
+		}
+	}
+	long := strings.Repeat("\x01", 1000) // six times as long in JSON
+	for range 200 {
+		h.add("c", long)
+	}
+	messages, start, _, gap := h.after("c", beginning)
+	h.add("c", long) // removes the first message, but not from messages
+	if len(messages) != 86 || start != messages[0].Prev || !gap {
+		t.Errorf("%d messages after %s, gap %t", len(messages), start, gap)
+	}
+	h.channels["c"].messages[85].At = 0 // now it is the oldest channel
+	for i := range maxChannels {
+		h.add(fmt.Sprint(i), "hello")
+	}
+	h.add("99", "hello")   // forgets no channel
+	h.after("unknown", "") // adds none
+	if len(h.channels) != maxChannels || h.channels["c"] != nil {
+		t.Errorf("%d channels; with the oldest: %t", len(h.channels), h.channels["c"] != nil)
+	}
 }
 
-var validSig = func() string {
-	claims := jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}
-	sig, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("a key for tests"))
-	return sig
-}()
-
-// send sends a request, such as "GET /poll", with a valid signature and a token, and one more or
-// another header, such as "Origin: https://app.example".
-func send(o *origin, request, header, body string) *httptest.ResponseRecorder {
-	method, target, _ := strings.Cut(request, " ")
-	r := httptest.NewRequest(method, target, strings.NewReader(body))
-	r.Header.Set("Grip-Sig", validSig)
-	r.Header.Set("Authorization", "Bearer secret")
-	if name, value, ok := strings.Cut(header, ": "); ok {
-		r.Header.Set(name, value)
+// The demo names the ports that are taken. Here, only their IPv6 address is.
+func TestNewDemo(t *testing.T) {
+	t.Chdir(t.TempDir())
+	listener, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip(err)
 	}
-	w := httptest.NewRecorder()
-	o.handler().ServeHTTP(w, r)
-	return w
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	toml := fmt.Sprintf("[local_server]\nbackends.origin.url = \"http://[::1]:%s\"\n"+
+		"pushpin.proxy_port = %[1]s\npushpin.publish_port = %[1]s\n", port)
+	os.WriteFile("fastly.toml", []byte(toml), 0o644)
+	_, err = newDemo([]string{"fastly", "compute", "serve", "--addr=127.0.0.1:" + port})
+	if want := strings.Repeat(" [::1]:"+port, 4); !strings.Contains(fmt.Sprint(err), want) {
+		t.Errorf("got %v, want%s", err, want)
+	}
+}
+
+// The invitation leaves out what does not work, and says why. Only the refusal by the
+// demo's origin means that main.go does not hand off a connection.
+func TestInvitation(t *testing.T) {
+	for why, app := range map[string]http.Handler{
+		"main.go does not hand it off.":        newOrigin(t, nil).handler(), // without signatures
+		"it was answered with 404 Not Found (": http.NotFoundHandler(),
+	} {
+		server := httptest.NewServer(app)
+		defer server.Close()
+		got := (&demo{app: server.Listener.Addr().String()}).invitation()
+		if strings.Count(got, "stays closed: "+why) != 3 || strings.Contains(got, "/events\n") {
+			t.Errorf("got %s, want three connections closed: %s", got, why)
+		}
+	}
 }

@@ -43,8 +43,8 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request, channel string)
 	sent, want := r.Header.Get("Authorization"), "Bearer "+o.token
 	if o.token != "" && subtle.ConstantTimeCompare([]byte(sent), []byte(want)) != 1 {
 		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110 section 15.5.2
-		http.Error(w, "to publish, send the header Authorization: Bearer, "+
-			"with the PUBLISH_TOKEN of the origin", http.StatusUnauthorized)
+		http.Error(w, "to publish, send the PUBLISH_TOKEN of the origin in the header "+
+			"Authorization: Bearer", http.StatusUnauthorized)
 		return
 	}
 	body, ok := readBody(w, r)
@@ -59,10 +59,7 @@ func (o *origin) publish(w http.ResponseWriter, r *http.Request, channel string)
 	}
 
 	// The history comes first: a client that the proxy misses finds the message there.
-	m, err := o.history.add(channel, text, func(m message) error {
-		_, err := grip.Encode(items(channel, m)...)
-		return err
-	})
+	m, err := o.history.add(channel, text)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
