@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -85,180 +84,150 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// notRun says which of the documents' shell commands TestReadme does not run, and why. A key is the
-// beginning of the command, or the path of its document.
-var notRun = map[string]string{
-	"export FASTLY_API_TOKEN=":                           "TestDeploy publishes, with a stand-in for Fastly's API",
-	"fastly service backend create":                      "TestDeploy",
-	"curl -H \"Fastly-Key":                               "needs an account at Fastly",
-	"rm -r testdata Makefile .ci .github\n":              "TestMinimal",
-	"make test":                                          "it is how this test runs",
-	"eval \"$(testdata/tools.sh)\"\ngo -C testdata test": "it is how this test runs",
-	"make live":                                          "TestLive runs these tests locally",
-	"make bench":                                         "takes minutes",
-	"go -C testdata tool benchstat":                      "compares two runs of make bench",
-	"make load":                                          "TestLoad does the same with fewer connections",
-	"go -C testdata run ./origin\n":                      "TestLive runs the demo's origin",
-	"../origins/README.md":                               "the README has the same commands",
-	"../origins/node/README.md":                          "TestOrigins",
-	"../origins/python/README.md":                        "TestOrigins",
-}
-
 // TestReadme does what the README says, in its order, as a newcomer would, and on the ports that it
-// names. It runs every shell command of the documents that notRun does not list.
+// names. It takes each command and program of the documents, and says which of them it does not run.
 func TestReadme(t *testing.T) {
 	needsDefault(t)
 	if !ownReadme() {
 		t.Skip("README.md is this project's own: it has another title than the kit's")
 	}
 	t.Parallel()
-	ports := append(addrs(5561, 4), "localhost:8080", "localhost:3000", "localhost:7676", "localhost:7677")
-	for _, addr := range ports {
-		if listens(addr) {
-			t.Fatalf("the README's commands need %s, which is taken: stop what listens there", addr)
-		}
-	}
 	kit, _ := template(t)
-	n := &newcomer{dir: filepath.Join(t.TempDir(), "compute-starter-kit-go-fanout-forward")}
-	if err := os.CopyFS(n.dir, os.DirFS(kit)); err != nil {
-		t.Fatal(err)
-	}
+	home := t.TempDir()
+	clone := filepath.Join(home, "compute-starter-kit-go-fanout-forward")
+	app, own := filepath.Join(home, "my-app"), filepath.Join(home, "my-origin")
+	sh(t, home, `cp -R "$1" "$2"; cd "$2"; git init -q; git add --all`, kit, clone)
+	n := &newcomer{t: t, dir: clone}
 	for _, b := range blocks(t, documents()...) {
-		if b.lang == "sh" {
+		if b.lang == "sh" || b.lang == "go" && b.path != "../recipes.md" {
 			n.blocks = append(n.blocks, b)
 		}
 	}
-	source, _ := os.ReadFile("../origins/go/main.go")
-	if !slices.ContainsFunc(blocks(t, readmePath), func(b block) bool { return b.text == string(source) }) {
-		t.Error("README.md does not print testdata/origins/go/main.go as it is")
-	}
+	n.blocks = append(n.blocks, block{text: "the end"})
 
-	demo := n.start(t, n.next(t, "make demo"), invitation)
-	publish := n.next(t, "curl -d hello http://localhost:7676/publish")
-	clients := commands(n.next(t, "curl -N http://localhost:7676/events"))
-	events := n.start(t, clients[0], "(?m)^event: start$")
-	socket := n.start(t, clients[1], "")
-	n.publishUntil(t, publish, `"text": "hello"`, socket, `"text":"hello"`)
-	events.wait(t, `"text":"hello"`)
-	io.WriteString(socket.in, "typed\n")
-	socket.wait(t, `(?m)^(> )*typed$`)
+	demo := n.start(n.next("make demo"), invitation)
+	publish := n.next("curl -d hello http://localhost:7676/publish")
+	clients := n.connect(n.next("curl -N http://localhost:7676/events"))
+	n.publish(publish, clients)
+	io.WriteString(clients[1].in, "typed\n")
+	clients[1].wait(t, "(?m)^(> )*typed$")
 	demo.stop()
+	if left := sh(t, clone, "git ls-files --others --exclude-standard"); left != "" {
+		t.Errorf(".gitignore does not have what make demo leaves:\n%s", left)
+	}
 
-	n.run(t, n.next(t, `eval "$(testdata/tools.sh)"`), "")
-	n.dir = filepath.Join(filepath.Dir(n.dir), "my-app")
-	origin := n.start(t, n.next(t, "mkdir ../my-origin"), "")
-	serve := n.start(t, n.next(t, "make serve"), "Listening on http://127.0.0.1:7676")
-	eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
-	var connected []*program
-	for _, command := range commands(n.next(t, "curl -N http://localhost:7676/events")) {
-		connected = append(connected, n.start(t, command, ""))
-	}
-	publish = n.next(t, "curl http://localhost:5561/publish/")
-	for _, client := range connected {
-		n.publishUntil(t, publish, "Published", client, "hello")
-	}
+	// A newcomer presses Enter at each question. The project has the files of the clone, and no others.
+	sh(t, clone, "yes '' | {\n"+n.next(`eval "$(testdata/tools.sh)"`)+"}")
+	sh(t, app, `diff -r --exclude=.git --exclude=fastly.toml --exclude=go.mod "$1" .`, kit)
+	source, _ := os.ReadFile("../origins/go/main.go")
+	n.next(string(source))
+	n.dir = app
+	origin := n.serveOrigin(n.next("mkdir ../my-origin"))
+	serve := n.start(n.next("make serve"), "Listening on http://127.0.0.1:7676")
+	clients = n.connect(n.next("curl -N http://localhost:7676/events"))
+	n.publish(n.next("curl http://localhost:5561/publish/"), clients)
 	serve.stop()
 	origin.stop()
 
-	keys := n.next(t, "export GRIP_URL=")
-	n.next(t, "export GRIP_URL='https") // origin/README.md has the same
-	origin = n.start(t, keys+"export PUBLISH_TOKEN=token\ngo -C testdata run ./origin",
-		"publishing to https://api.fastly.com/service/")
-	n.run(t, "PUBLISH_TOKEN=token\n"+n.next(t, `curl -H "Authorization`), "proxy did not accept")
-	origin.stop()
-	public := strings.Replace(n.next(t, "export GRIP_URL='…'"), "GRIP_URL='…' GRIP_VERIFY_KEY='…'", "A=", 1)
-	origin = n.start(t, keys+public, "listening on :8080")
-	if strings.Contains(origin.log.String(), "WARNING") {
-		t.Errorf("with these variables the demo's origin says\n%s", origin.log)
+	n.next("\t\tif r.Header")               // TestRecipes
+	n.next("export FASTLY_API_TOKEN=")      // TestDeploy, with a stand-in for Fastly's API
+	n.next("fastly service backend create") // TestDeploy
+	keys := n.next("export GRIP_URL='https")
+	n.next(`curl -H "Fastly-Key`) // needs an account at Fastly
+	sh(t, app, n.next("rm -r testdata Makefile .ci .github")+"go test ./...; go vet ./...")
+
+	n.next("make test")                                          // it is how this test runs
+	n.next("eval \"$(testdata/tools.sh)\"\ngo -C testdata test") // it is how this test runs
+	n.next("make bench")                                         // takes minutes
+	n.next("go -C testdata tool benchstat")                      // compares two runs of make bench
+	n.next("make load")                                          // TestLoad does the same with fewer connections
+
+	n.next("go -C testdata run ./origin\n") // TestLive
+	n.next(keys)
+	send := n.next(`curl -H "Authorization`)
+	const asAbove = "export GRIP_URL='…' GRIP_VERIFY_KEY='…'"
+	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN")
+	public := strings.Replace(n.next(asAbove), asAbove, values.Replace(keys), 1)
+	n.dir = clone
+	origin = n.start(public, "^origin: listening on :8080, publishing to https://api.fastly.com/service/")
+	send = strings.Replace(send, "https://www.example.com", "http://localhost:8080", 1)
+	if got := sh(t, clone, "PUBLISH_TOKEN='…'\n"+send); !strings.Contains(got, "proxy did not accept") {
+		t.Errorf("the demo's origin answers %s", got)
 	}
 	origin.stop()
 
-	// The other program that the documents print, which copies the package grip.
-	n.dir = filepath.Join(filepath.Dir(n.dir), "my-origin")
-	for _, b := range blocks(t, "../origin/README.md") {
-		if b.lang == "go" {
-			os.WriteFile(filepath.Join(n.dir, "main.go"), []byte(b.text), 0o644)
-		}
+	// The origin that copies the package grip runs behind the app alone, without testdata.
+	n.dir = own
+	copied := n.next("cp -r ")
+	os.WriteFile(filepath.Join(own, "main.go"), []byte(n.next("package main\n")), 0o644)
+	origin = n.serveOrigin(copied + "go get github.com/golang-jwt/jwt/v5; go vet ./...; go run .")
+	n.dir = app
+	n.start("fastly compute serve", "Listening on http://127.0.0.1:7676")
+	clients = n.connect("curl -sN http://localhost:7676/events")
+	n.publish("curl -sfX POST http://localhost:7676/publish", clients)
+	if got := sh(t, app, "curl -s http://localhost:3000/events"); got != "Only through the app.\n" {
+		t.Errorf("without the app, the origin answers %s", got)
 	}
-	n.run(t, n.next(t, "cp -r ")+"go get github.com/golang-jwt/jwt/v5; go vet ./...", "")
-	origin = n.start(t, "go run .", "")
-	serve = n.start(t, "make -C ../my-app serve ARGS=--skip-build", "Listening on http://127.0.0.1:7676")
-	eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
-	events = n.start(t, "curl -sN http://localhost:7676/events", "")
-	n.publishUntil(t, "curl -sfX POST http://localhost:7676/publish && echo published", "published", events, "hello")
-	n.run(t, "curl -s http://localhost:3000/events", "Only through the app.")
-	serve.stop()
-	origin.stop()
-	n.next(t, "")
-	eventually(t, "all ports are free", func() bool { return !slices.ContainsFunc(ports, listens) })
-}
 
-// commands returns the commands in a block. A line that goes on with a command is indented, or begins
-// with a brace.
-func commands(block string) []string {
-	return regexp.MustCompile(`.+\n([ }].*\n)*`).FindAllString(block, -1)
+	n.next("curl -N http://localhost:7676/events") // the README has the same commands
+	n.next("cd testdata/origins/node")             // TestOrigins
+	n.next("cd testdata/origins/python")           // TestOrigins
+	n.next("the end")
 }
 
 // newcomer is somebody who reads the documents and does what they say.
 type newcomer struct {
+	t      *testing.T
 	dir    string  // where the commands run
 	blocks []block // those that are still to come
 }
 
-// next returns the next block that begins with start. notRun must have the blocks before it.
-func (n *newcomer) next(t *testing.T, start string) string {
-	t.Helper()
-	for i, b := range n.blocks {
-		if start != "" && strings.HasPrefix(b.text, start) {
-			n.blocks = n.blocks[i+1:]
-			return b.text
-		}
-		listed := false
-		for key := range notRun {
-			listed = listed || key == b.path || strings.HasPrefix(b.text, key)
-		}
-		if !listed {
-			t.Errorf("%s: nothing runs this: run it here, or list it in notRun, with the reason:\n%s", b.path, b.text)
-		}
+// next returns the next block, which must begin with start.
+func (n *newcomer) next(start string) string {
+	n.t.Helper()
+	b := n.blocks[0]
+	if !strings.HasPrefix(b.text, start) {
+		n.t.Fatalf("TestReadme expects the block %q of the documents here, and not, from %s,\n%s", start, b.path, b.text)
 	}
-	if start != "" {
-		t.Fatalf("the documents have no block %q, or have it before one that this test runs first", start)
-	}
-	return ""
+	n.blocks = n.blocks[1:]
+	return b.text
 }
 
 // start runs a script until the test ends at the latest. It waits until the script prints what
 // matches the pattern.
-func (n *newcomer) start(t *testing.T, script, pattern string) *program {
-	t.Helper()
-	t.Log("$ " + strings.TrimSpace(script))
-	// The README has another command for those who have no websocat.
-	const websocat = `command -v websocat >/dev/null || websocat() { npx --yes wscat@6.1.0 -c "$@"; }` + "\n"
-	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN",
-		"https://www.example.com/publish", "http://localhost:3000/publish")
-	running := start(t, &logBuffer{}, n.dir, nil, "sh", "-ec", websocat+values.Replace(script))
-	running.wait(t, pattern)
+func (n *newcomer) start(script, pattern string) *program {
+	n.t.Helper()
+	n.t.Log("$ " + strings.TrimSpace(script))
+	running := start(n.t, &logBuffer{}, n.dir, nil, "sh", "-ec", script)
+	running.wait(n.t, pattern)
 	return running
 }
 
-// run runs a script to its end. It must print what matches the pattern. A newcomer presses Enter at
-// each question.
-func (n *newcomer) run(t *testing.T, script, pattern string) {
-	t.Helper()
-	running := n.start(t, script, pattern)
-	io.WriteString(running.in, strings.Repeat("\n", 10))
-	running.in.Close()
-	if err := running.end(t); err != nil {
-		t.Fatalf("%v:\n%s", err, running.log)
-	}
+// serveOrigin runs a script that ends with an origin, and waits until that listens.
+func (n *newcomer) serveOrigin(script string) *program {
+	n.t.Helper()
+	origin := n.start(script, "")
+	eventually(n.t, "the origin listens", func() bool { return listens("localhost:3000") })
+	return origin
 }
 
-// publishUntil runs a script that publishes, and that prints what matches answer, until the client
-// has printed what matches the pattern.
-func (n *newcomer) publishUntil(t *testing.T, script, answer string, client *program, pattern string) {
-	t.Helper()
-	eventually(t, client.String()+" prints "+pattern, func() bool {
-		n.run(t, script, answer)
-		return client.log.find(regexp.MustCompile(pattern))
-	})
+// connect runs each line of a block as a client.
+func (n *newcomer) connect(block string) (clients []*program) {
+	// The README has another command for those who have no websocat.
+	const websocat = `command -v websocat >/dev/null || websocat() { npx --yes wscat@6.1.0 -c "$@"; }` + "\n"
+	for command := range strings.Lines(block) {
+		clients = append(clients, n.start(websocat+command, ""))
+	}
+	return clients
+}
+
+// publish runs a script that publishes "hello", until each client has printed that.
+func (n *newcomer) publish(script string, clients []*program) {
+	n.t.Helper()
+	for _, client := range clients {
+		eventually(n.t, client.String()+" prints hello", func() bool {
+			sh(n.t, n.dir, script)
+			return client.log.find(regexp.MustCompile("hello"))
+		})
+	}
 }
