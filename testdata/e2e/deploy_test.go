@@ -5,124 +5,121 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 )
 
-// fastlyAPI is a stand-in for Fastly's API, which a test cannot use. It notes the changes that the CLI
-// makes, and gives the answers that the CLI needs to continue. It does not show what Fastly does with
-// the changes.
-type fastlyAPI struct {
-	*httptest.Server
-	versions string      // of the service
-	changes  chan string // gets "METHOD path body", without the body of a package
-}
+// serviceCommands are the README's for an existing service.
+const serviceCommands = `fastly service backend create --name=origin --address=example.com --port=443 --version=latest --autoclone
+fastly service version activate --version=latest
+fastly products --enable=fanout
+`
 
-func startFastlyAPI(t *testing.T) *fastlyAPI {
-	a := &fastlyAPI{versions: `[{"number": 1, "active": true}]`, changes: make(chan string, 100)}
-	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		call := r.Method + " " + r.URL.Path
+// TestDeploy publishes a project for the first and for the second time, and runs the other commands
+// that the README and the app's log mention. A stand-in for Fastly's API notes the changes that the
+// CLI asks for, and answers what the CLI needs to continue. The test does not show what Fastly does.
+func TestDeploy(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	versions := `[{"number": 1, "active": true}]`
+	changes := make(chan string, 100) // without the path of the service and the body of a package
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/service/ID")
 		body, _ := io.ReadAll(r.Body)
 		if strings.HasSuffix(call, "/package") {
 			body = nil
 		}
 		if r.Method != http.MethodGet {
-			a.changes <- strings.TrimSpace(call + " " + string(body))
+			changes <- call + " " + string(body)
 		}
 		io.WriteString(w, cmp.Or(map[string]string{
-			"POST /service":                         `{"id": "SERVICE"}`,
-			"GET /service/SERVICE/details":          `{"type": "wasm"}`,
-			"GET /service/SERVICE/version":          a.versions,
-			"PUT /service/SERVICE/version/1/clone":  `{"number": 2}`,
-			"GET /service/SERVICE/version/2/domain": `[{"name": "my-app.example.com"}]`,
+			"POST /service":         `{"id": "ID"}`,
+			"GET /details":          `{"type": "wasm"}`,
+			"GET /version":          versions,
+			"PUT /version/1/clone":  `{"number": 2}`,
+			"GET /version/2/domain": `[{"name": "my-app.example.com"}]`,
 		}[call], "{}"))
 	}))
-	t.Cleanup(a.Close)
-	return a
-}
+	defer api.Close()
 
-// check runs a command of the CLI and answers its questions, which are patterns with answers. The
-// command must make these changes, and no others.
-func (a *fastlyAPI) check(t *testing.T, p *project, command string, dialogue [][2]string, changes ...string) {
-	t.Helper()
-	fastly := start(t, p.log, p.dir, []string{
-		"FASTLY_API_TOKEN=TOKEN", "FASTLY_WASM_METADATA_DISABLE=true",
-		"FASTLY_API_ENDPOINT=" + a.URL, "FASTLY_ACCOUNT_ENDPOINT=" + a.URL,
-		// Otherwise the CLI would report the publish to Fastly.
-		"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=", "NO_PROXY=127.0.0.1", "no_proxy=",
-	}, append([]string{"fastly"}, strings.Fields(command)...)...)
-	for _, turn := range dialogue {
-		fastly.wait(t, turn[0])
-		io.WriteString(fastly.in, turn[1]+"\n")
-	}
-	fastly.in.Close()
-	if err := fastly.end(t); err != nil {
-		t.Fatalf("fastly %s: %v", command, err)
-	}
-	var got []string
-	for len(a.changes) > 0 {
-		got = append(got, <-a.changes)
-	}
-	if !slices.Equal(got, changes) {
-		t.Errorf("fastly %s asked for\n%s\nwant\n%s", command, strings.Join(got, "\n"), strings.Join(changes, "\n"))
-	}
-}
-
-// TestDeploy publishes a project for the first and for the second time, and runs the other commands
-// that the README and the app's log mention.
-func TestDeploy(t *testing.T) {
-	t.Parallel()
-	p, api := newProject(t), startFastlyAPI(t)
-	checkPackage := func(files string) { // each with ./ before it, sorted
+	// run runs a command, which must ask for the changes, and no others. The dialogue is patterns of
+	// questions, each with its answer.
+	run := func(command, want string, dialogue ...string) {
 		t.Helper()
-		packaged := sh(t, p.dir, `tar -tvzf pkg/my-app.tar.gz | sed -n 's|^-.* my-app/|./|p' | sort`)
-		if packaged != files {
-			t.Errorf("the package has\n%s\nwant\n%s", packaged, files)
+		fastly := start(t, p.log, p.dir, []string{
+			"FASTLY_API_TOKEN=TOKEN", "FASTLY_WASM_METADATA_DISABLE=true",
+			"FASTLY_API_ENDPOINT=" + api.URL, "FASTLY_ACCOUNT_ENDPOINT=" + api.URL,
+			// Otherwise the CLI would report the publish to Fastly.
+			"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=", "NO_PROXY=127.0.0.1", "no_proxy=",
+		}, "sh", "-c", command)
+		for i := 0; i < len(dialogue); i += 2 {
+			fastly.wait(t, dialogue[i])
+			io.WriteString(fastly.in, dialogue[i+1]+"\n")
+		}
+		fastly.in.Close()
+		if err := fastly.end(t); err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+		got := ""
+		for len(changes) > 0 {
+			change, _, _ := strings.Cut(<-changes, "&ssl_")
+			got += "\n" + strings.TrimSpace(change)
+		}
+		if got != "\n"+strings.TrimSpace(want) {
+			t.Errorf("%s asked for%s\nwant %s", command, got, want)
 		}
 	}
-	source := sh(t, p.dir, `find . -type f | grep -Ev '^./(testdata|\.ci|\.github|pkg)/' | sort`)
-	api.check(t, p, "compute publish", [][2]string{
-		{`Create new service: \[y/N\] `, "y"},
-		{`Service name: \[my-app\] `, ""},
-		{"Domain: ", "my-app.example.com"},
+	checkPackage := func(files string) { // each with ./ before it, sorted
+		t.Helper()
+		got := sh(t, p.dir, `tar -tvzf pkg/my-app.tar.gz | sed -n 's|^-.* my-app/|./|p' | sort`)
+		if got != files {
+			t.Errorf("the package has\n%s\nwant\n%s", got, files)
+		}
+	}
+
+	run("fastly compute publish", `
+POST /service name=my-app&type=wasm
+POST /version/1/domain name=my-app.example.com
+POST /version/1/backend address=localhost&name=origin&override_host=localhost&port=8443
+PUT /enabled-products/v1/fanout/services/ID {}
+PUT /version/1/package
+PUT /version/1/activate`,
+		`Create new service: \[y/N\] `, "y",
+		`Service name: \[my-app\] `, "",
+		"Domain: ", "my-app.example.com",
 		// with the description in fastly.toml
-		{`(?s)'origin'\s+The\s+origin\s+server.*Hostname or IP address: \[127.0.0.1\] `, "localhost"},
-		{`Port: \[443\] `, "8443"},
-	},
-		"POST /service name=my-app&type=wasm",
-		"POST /service/SERVICE/version/1/domain name=my-app.example.com",
-		"POST /service/SERVICE/version/1/backend address=localhost&name=origin&override_host=localhost&port=8443&"+
-			"ssl_cert_hostname=localhost&ssl_sni_hostname=localhost",
-		"PUT /enabled-products/v1/fanout/services/SERVICE {}",
-		"PUT /service/SERVICE/version/1/package",
-		"PUT /service/SERVICE/version/1/activate")
+		`(?s)'origin'\s+The\s+origin\s+server.*Hostname or IP address: \[127.0.0.1\] `, "localhost",
+		`Port: \[443\] `, "8443")
 	checkPackage("./bin/main.wasm\n./fastly.toml\n")
 
-	// What the tools leave behind is not published.
-	sh(t, p.dir, `
-		mkdir -p guest-profiles pushpin-logs testdata/origins/python/.venv/lib/python3/site-packages/a/b/c/d/e
-		find guest-profiles pushpin-logs testdata -type d -exec touch {}/one ';'
+	// What the tools leave behind is neither in the repository nor published.
+	source := sh(t, p.dir, `git init -q; git add --all
+		find . -type f | grep -Ev '^./(testdata|\.ci|\.git|\.github|pkg)/' | sort`)
+	left := sh(t, p.dir, `
+		dirs='guest-profiles pushpin-logs testdata/bin testdata/_artifacts
+			testdata/origins/node/node_modules testdata/origins/python/.venv'
+		mkdir -p $dirs testdata/origins/python/.venv/lib/python3/site-packages/a/b/c/d/e
+		find $dirs -type d -exec touch {}/one ';'
 		touch .env go.work.sum
-		git init -q; git add --all`)
-	api.check(t, p, "compute publish --include-source", nil,
-		"PUT /service/SERVICE/version/1/clone",
-		"PUT /service/SERVICE/version/2/package",
-		"PUT /service/SERVICE/version/2/activate")
+		git ls-files --others --exclude-standard`)
+	if left != "" {
+		t.Errorf(".gitignore does not have\n%s", left)
+	}
+	run("fastly compute publish --include-source", `
+PUT /version/1/clone
+PUT /version/2/package
+PUT /version/2/activate`)
 	checkPackage(source)
 
 	// The other commands of the README and the app's log.
-	for command, change := range map[string]string{
-		"products --enable=fanout":     "PUT /enabled-products/v1/fanout/services/SERVICE {}",
-		"products --disable=fanout":    "DELETE /enabled-products/v1/fanout/services/SERVICE",
-		"products --enable=websockets": "PUT /enabled-products/v1/websockets/services/SERVICE {}",
-	} {
-		api.check(t, p, command, nil, change)
-	}
-	api.check(t, p, "service backend create --name=origin --address=HOST --port=443 --version=latest --autoclone", nil,
-		"PUT /service/SERVICE/version/1/clone",
-		"POST /service/SERVICE/version/2/backend address=HOST&name=origin&override_host=HOST&port=443&"+
-			"ssl_cert_hostname=HOST&ssl_sni_hostname=HOST")
-	api.versions = `[{"number": 1, "active": true}, {"number": 2}]` // as after these changes
-	api.check(t, p, "service version activate --version=latest", nil, "PUT /service/SERVICE/version/2/activate")
+	commands := strings.Split(serviceCommands, "\n")
+	run(commands[0], `
+PUT /version/1/clone
+POST /version/2/backend address=example.com&name=origin&override_host=example.com&port=443`)
+	versions = `[{"number": 1, "active": true}, {"number": 2}]` // as after these changes
+	run(commands[1], "PUT /version/2/activate")
+	const products = " /enabled-products/v1/"
+	run(commands[2], "PUT"+products+"fanout/services/ID {}")
+	run("fastly products --disable=fanout", "DELETE"+products+"fanout/services/ID")
+	run("fastly products --enable=websockets", "PUT"+products+"websockets/services/ID {}")
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -92,142 +93,109 @@ func TestReadme(t *testing.T) {
 		t.Skip("README.md is this project's own: it has another title than the kit's")
 	}
 	t.Parallel()
-	kit, _ := template(t)
+	end := block{text: "the end"}
+	all := append(blocks(t, documents()...), end)
+	all = slices.DeleteFunc(all, func(b block) bool {
+		return b != end && b.lang != "sh" && (b.lang != "go" || b.path == "../recipes.md")
+	})
+	next := func(start string) string { // returns the next block, which must begin with start
+		t.Helper()
+		b := all[0]
+		if !strings.HasPrefix(b.text, start) {
+			t.Fatalf("next, this test takes %q, but the documents have (%s)\n%s", start, b.path, b.text)
+		}
+		all = all[1:]
+		return b.text
+	}
 	home := t.TempDir()
+	kit, _ := template(t)
 	clone := filepath.Join(home, "compute-starter-kit-go-fanout-forward")
 	app, own := filepath.Join(home, "my-app"), filepath.Join(home, "my-origin")
-	sh(t, home, `cp -R "$1" "$2"; cd "$2"; git init -q; git add --all`, kit, clone)
-	n := &newcomer{t: t, dir: clone}
-	for _, b := range blocks(t, documents()...) {
-		if b.lang == "sh" || b.lang == "go" && b.path != "../recipes.md" {
-			n.blocks = append(n.blocks, b)
-		}
+	run := func(dir, script string) *program { // until the test ends
+		return start(t, &logBuffer{}, dir, nil, "sh", "-ec", script)
 	}
-	n.blocks = append(n.blocks, block{text: "the end"})
+	// say runs each line of a block as a client, and publishes "hello" until each has printed that.
+	say := func(publish, block string) (clients []*program) {
+		t.Helper()
+		for _, addr := range []string{"localhost:3000", "localhost:7676"} {
+			eventually(t, addr+" listens", func() bool { return listens(addr) })
+		}
+		// The README has another command for those who have no websocat.
+		const websocat = `command -v websocat >/dev/null || websocat() { npx --yes wscat@6.1.0 -c "$@"; }`
+		for command := range strings.Lines(block) {
+			client := run(home, websocat+"\n"+command)
+			clients = append(clients, client)
+			eventually(t, command+" prints hello", func() bool {
+				sh(t, home, publish)
+				return client.log.find(regexp.MustCompile("hello"))
+			})
+		}
+		return clients
+	}
 
-	demo := n.start(n.next("make demo"), invitation)
-	publish := n.next("curl -d hello http://localhost:7676/publish")
-	clients := n.connect(n.next("curl -N http://localhost:7676/events"))
-	n.publish(publish, clients)
-	io.WriteString(clients[1].in, "typed\n")
-	clients[1].wait(t, "(?m)^(> )*typed$")
+	sh(t, home, `cp -R "$1" "$2"; cd "$2"; git init -q; git add --all`, kit, clone)
+	demo := run(clone, next("make demo"))
+	demo.wait(t, invitation)
+	publish := next("curl -d hello http://localhost:7676/publish")
+	socket := say(publish, next("curl -N http://localhost:7676/events"))[1]
+	io.WriteString(socket.in, "typed\n")
+	socket.wait(t, "(?m)^(> )*typed$")
 	demo.stop()
 	if left := sh(t, clone, "git ls-files --others --exclude-standard"); left != "" {
 		t.Errorf(".gitignore does not have what make demo leaves:\n%s", left)
 	}
 
 	// A newcomer presses Enter at each question. The project has the files of the clone, and no others.
-	sh(t, clone, "yes '' | {\n"+n.next(`eval "$(testdata/tools.sh)"`)+"}")
+	sh(t, clone, "yes '' | {\n"+next(`eval "$(testdata/tools.sh)"`)+"}")
 	sh(t, app, `diff -r --exclude=.git --exclude=fastly.toml --exclude=go.mod "$1" .`, kit)
 	source, _ := os.ReadFile("../origins/go/main.go")
-	n.next(string(source))
-	n.dir = app
-	origin := n.serveOrigin(n.next("mkdir ../my-origin"))
-	serve := n.start(n.next("make serve"), "Listening on http://127.0.0.1:7676")
-	clients = n.connect(n.next("curl -N http://localhost:7676/events"))
-	n.publish(n.next("curl http://localhost:5561/publish/"), clients)
+	next(string(source))
+	origin := run(app, next("mkdir ../my-origin"))
+	serve := run(app, next("make serve"))
+	clients := next("curl -N http://localhost:7676/events")
+	publish = next("curl http://localhost:5561/publish/")
+	say(publish, clients)
+	site{"http://localhost:7676"}.checkMessages(t, func() { sh(t, home, publish) }, // closes it, too
+		map[string]string{"/socket": "^hello$"})
 	serve.stop()
 	origin.stop()
 
-	n.next("\t\tif r.Header")               // TestRecipes
-	n.next("export FASTLY_API_TOKEN=")      // TestDeploy, with a stand-in for Fastly's API
-	n.next("fastly service backend create") // TestDeploy
-	keys := n.next("export GRIP_URL='https")
-	n.next(`curl -H "Fastly-Key`) // needs an account at Fastly
-	sh(t, app, n.next("rm -r testdata Makefile .ci .github")+"go test ./...; go vet ./...")
+	next("\t\tif r.Header")          // TestRecipes
+	next("export FASTLY_API_TOKEN=") // TestDeploy, with a stand-in for Fastly's API
+	next(serviceCommands)            // TestDeploy
+	keys := next("export GRIP_URL='https")
+	next(`curl -H "Fastly-Key`) // needs an account at Fastly
+	sh(t, app, next("rm -r testdata Makefile .ci .github")+"go test ./...; go vet ./...")
 
-	n.next("make test")                                          // it is how this test runs
-	n.next("eval \"$(testdata/tools.sh)\"\ngo -C testdata test") // it is how this test runs
-	n.next("make bench")                                         // takes minutes
-	n.next("go -C testdata tool benchstat")                      // compares two runs of make bench
-	n.next("make load")                                          // TestLoad does the same with fewer connections
+	next("make test")                                          // it is how this test runs
+	next("eval \"$(testdata/tools.sh)\"\ngo -C testdata test") // it is how this test runs
+	next("make bench")                                         // takes minutes
+	next("go -C testdata tool benchstat")                      // compares two runs of make bench
+	next("make load")                                          // TestLoad does the same with fewer connections
 
-	n.next("go -C testdata run ./origin\n") // TestLive
-	n.next(keys)
-	send := n.next(`curl -H "Authorization`)
+	next("go -C testdata run ./origin\n") // TestLive
+	next(keys)
+	publish = strings.Replace(next(`curl -H "Authorization`), "https://www.example.com", "http://localhost:8080", 1)
 	const asAbove = "export GRIP_URL='…' GRIP_VERIFY_KEY='…'"
 	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN")
-	public := strings.Replace(n.next(asAbove), asAbove, values.Replace(keys), 1)
-	n.dir = clone
-	origin = n.start(public, "^origin: listening on :8080, publishing to https://api.fastly.com/service/")
-	send = strings.Replace(send, "https://www.example.com", "http://localhost:8080", 1)
-	if got := sh(t, clone, "PUBLISH_TOKEN='…'\n"+send); !strings.Contains(got, "proxy did not accept") {
+	public := run(clone, strings.Replace(next(asAbove), asAbove, values.Replace(keys), 1))
+	public.wait(t, "^origin: listening on :8080, publishing to https://api.fastly.com/service/")
+	if got := sh(t, clone, "PUBLISH_TOKEN='…'\n"+publish); !strings.Contains(got, "proxy did not accept") {
 		t.Errorf("the demo's origin answers %s", got)
 	}
-	origin.stop()
 
 	// The origin that copies the package grip runs behind the app alone, without testdata.
-	n.dir = own
-	copied := n.next("cp -r ")
-	os.WriteFile(filepath.Join(own, "main.go"), []byte(n.next("package main\n")), 0o644)
-	origin = n.serveOrigin(copied + "go get github.com/golang-jwt/jwt/v5; go vet ./...; go run .")
-	n.dir = app
-	n.start("fastly compute serve", "Listening on http://127.0.0.1:7676")
-	clients = n.connect("curl -sN http://localhost:7676/events")
-	n.publish("curl -sfX POST http://localhost:7676/publish", clients)
-	if got := sh(t, app, "curl -s http://localhost:3000/events"); got != "Only through the app.\n" {
+	sh(t, own, next("cp -r ")+"go get github.com/golang-jwt/jwt/v5")
+	os.WriteFile(filepath.Join(own, "main.go"), []byte(next("package main\n")), 0o644)
+	run(own, "go vet ./...; go run .")
+	run(app, "fastly compute serve")
+	say("curl -sfX POST http://localhost:7676/publish", "curl -sN http://localhost:7676/events")
+	if got := sh(t, home, "curl -s http://localhost:3000/events"); got != "Only through the app.\n" {
 		t.Errorf("without the app, the origin answers %s", got)
 	}
 
-	n.next("curl -N http://localhost:7676/events") // the README has the same commands
-	n.next("cd testdata/origins/node")             // TestOrigins
-	n.next("cd testdata/origins/python")           // TestOrigins
-	n.next("the end")
-}
-
-// newcomer is somebody who reads the documents and does what they say.
-type newcomer struct {
-	t      *testing.T
-	dir    string  // where the commands run
-	blocks []block // those that are still to come
-}
-
-// next returns the next block, which must begin with start.
-func (n *newcomer) next(start string) string {
-	n.t.Helper()
-	b := n.blocks[0]
-	if !strings.HasPrefix(b.text, start) {
-		n.t.Fatalf("TestReadme expects the block %q of the documents here, and not, from %s,\n%s", start, b.path, b.text)
-	}
-	n.blocks = n.blocks[1:]
-	return b.text
-}
-
-// start runs a script until the test ends at the latest. It waits until the script prints what
-// matches the pattern.
-func (n *newcomer) start(script, pattern string) *program {
-	n.t.Helper()
-	n.t.Log("$ " + strings.TrimSpace(script))
-	running := start(n.t, &logBuffer{}, n.dir, nil, "sh", "-ec", script)
-	running.wait(n.t, pattern)
-	return running
-}
-
-// serveOrigin runs a script that ends with an origin, and waits until that listens.
-func (n *newcomer) serveOrigin(script string) *program {
-	n.t.Helper()
-	origin := n.start(script, "")
-	eventually(n.t, "the origin listens", func() bool { return listens("localhost:3000") })
-	return origin
-}
-
-// connect runs each line of a block as a client.
-func (n *newcomer) connect(block string) (clients []*program) {
-	// The README has another command for those who have no websocat.
-	const websocat = `command -v websocat >/dev/null || websocat() { npx --yes wscat@6.1.0 -c "$@"; }` + "\n"
-	for command := range strings.Lines(block) {
-		clients = append(clients, n.start(websocat+command, ""))
-	}
-	return clients
-}
-
-// publish runs a script that publishes "hello", until each client has printed that.
-func (n *newcomer) publish(script string, clients []*program) {
-	n.t.Helper()
-	for _, client := range clients {
-		eventually(n.t, client.String()+" prints hello", func() bool {
-			sh(n.t, n.dir, script)
-			return client.log.find(regexp.MustCompile("hello"))
-		})
-	}
+	next("curl -N http://localhost:7676/events") // the README has the same commands
+	next("cd testdata/origins/node")             // TestOrigins
+	next("cd testdata/origins/python")           // TestOrigins
+	next(end.text)
 }
