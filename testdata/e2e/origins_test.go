@@ -79,29 +79,29 @@ func testProduction(t *testing.T, p *project, run func(addr string, variables ..
 
 	run(addr, gripURL, variable)
 	eventually(t, "the origin listens", func() bool { return listens(addr) })
-	want := func(status int, request, body string, header ...string) {
+	check := func(want int, method, target, body string, header ...string) {
 		t.Helper()
-		method, target, _ := strings.Cut(request, " ")
 		got := site{"http://" + addr}.fetch(t, method, target, body, header...)
-		if got.status != status || strings.Contains(got.body, "127.0.0.1") {
-			t.Errorf("%s %q, %q: got %+v, want %d", request, body, header, got, status)
+		if got.status != want || strings.Contains(got.body, "127.0.0.1") {
+			t.Errorf("%s %s %q, %q: got %+v, want %d", method, target, body, header, got, want)
 		}
 	}
-	for sig, status := range map[string]int{
-		signToken("ES256", private, jwt.MapClaims{"iss": "fastly:ID", "exp": 1 << 40}):      200,
-		signToken("ES256", private, jwt.MapClaims{"iss": "fastly:ANOTHER", "exp": 1 << 40}): 403,
-		signToken("ES256", private, jwt.MapClaims{"iss": "fastly:ID", "exp": 1}):            403,
-		signToken("HS256", public, jwt.MapClaims{"iss": "fastly:ID", "exp": 1 << 40}):       403,
-		"": 403,
+	valid := jwt.MapClaims{"iss": "fastly:ID", "exp": 1 << 40}
+	another := jwt.MapClaims{"iss": "fastly:ANOTHER", "exp": 1 << 40}
+	for sig, want := range map[string]int{
+		signToken("ES256", private, valid):   200,
+		signToken("ES256", private, another): 403,
+		signToken("HS256", public, valid):    403, // with the key that everybody knows
+		"":                                   403,
 	} {
-		for _, request := range []string{"GET /events", "GET /poll", "POST /socket"} {
-			want(status, request, "OPEN\r\n", "Grip-Sig", sig, "Connection-Id", "1",
+		for target, method := range map[string]string{"/events": "GET", "/poll": "GET", "/socket": "POST"} {
+			check(want, method, target, "OPEN\r\n", "Grip-Sig", sig, "Connection-Id", "1",
 				"Content-Type", grip.EventsType, "Accept", grip.EventsType)
 		}
 	}
-	want(403, "POST /publish", "hello", "Origin", "https://example.com")
-	want(200, "POST /publish", "hello")
-	want(502, "POST /publish", "refuse")
+	check(403, "POST", "/publish", "hello", "Origin", "https://example.com")
+	check(200, "POST", "/publish", "hello")
+	check(502, "POST", "/publish", "refuse")
 	const advice = "check GRIP_URL and its key, and that the proxy runs"
 	p.log.wait(t, "401.*"+advice+"|"+advice+".*401", nil)
 	if strings.Contains(p.log.String(), "SECRET") {
