@@ -34,10 +34,8 @@ origin  POST  /
 	// The project's tests are those of this program.
 	out := sh(t, filepath.Join(p.dir, "testdata/e2e"),
 		`"$1" -test.v -test.run="^Test(Table|Readme|Links)$"`, os.Args[0])
-	for _, want := range []string{"--- PASS: TestTable ", "--- SKIP: TestReadme "} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the tests did not print %q:\n%s", want, out)
-		}
+	if !strings.Contains(out, "--- PASS: TestTable ") {
+		t.Errorf("TestTable did not run:\n%s", out)
 	}
 	// TestApp puts a condition in the place of this one, whose import is still needed.
 	p.withCondition(t, "\t\tuseFanout = false\n")

@@ -101,7 +101,7 @@ func TestReadme(t *testing.T) {
 		t.Helper()
 		b := all[0]
 		if !strings.HasPrefix(b.text, start) {
-			t.Fatalf("next, this test takes %q, but the documents have (%s)\n%s", start, b.path, b.text)
+			t.Fatalf("this test takes %q next, but next is, in %s,\n%s", start, b.path, b.text)
 		}
 		all = all[1:]
 		return b.text
@@ -166,11 +166,11 @@ func TestReadme(t *testing.T) {
 	next(`curl -H "Fastly-Key`) // needs an account at Fastly
 	sh(t, app, next("rm -r testdata Makefile .ci .github")+"go test ./...; go vet ./...")
 
-	next("make test")                                          // it is how this test runs
-	next("eval \"$(testdata/tools.sh)\"\ngo -C testdata test") // it is how this test runs
-	next("make bench")                                         // takes minutes
-	next("go -C testdata tool benchstat")                      // compares two runs of make bench
-	next("make load")                                          // TestLoad does the same with fewer connections
+	next("make test")           // it is how this test runs
+	next("eval")                // it is how this test runs
+	next("make bench")          // takes minutes
+	next("go -C testdata tool") // compares two runs of make bench
+	next("make load")           // TestLoad does the same with fewer connections
 
 	next("go -C testdata run ./origin\n") // TestLive
 	next(keys)
