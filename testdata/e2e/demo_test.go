@@ -23,7 +23,7 @@ func TestDemo(t *testing.T) {
 	run := func() *program {
 		return start(t, p.log, p.dir, nil, "make", "demo", "ADDR="+p.addr)
 	}
-	// end sends a signal to the process group, as a terminal does, or to what pkill selects in it.
+	// end sends a signal to the process group, as a terminal does, or to a program in it.
 	end := func(demo *program, signal string) {
 		t.Helper()
 		sh(t, ".", `pkill -g "$1" `+signal, strconv.Itoa(demo.Process.Pid))

@@ -17,9 +17,8 @@ fastly service version activate --version=latest
 fastly products --enable=fanout
 `
 
-// TestDeploy runs the commands of the README and the app's log that change a service. A stand-in for
-// Fastly's API notes the changes, and gives the CLI what it needs to continue. So the test does not
-// show what Fastly does.
+// TestDeploy runs the commands of the README and the app's log that change a service. It shows what
+// they ask of a stand-in for Fastly's API, and not what Fastly does.
 func TestDeploy(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -96,7 +95,8 @@ PUT /version/1/activate`,
 PUT /version/1/clone
 PUT /version/2/package
 PUT /version/2/activate`)
-	sh(t, p.dir, `tar -tvzf pkg/my-app.tar.gz | sed -n 's|^-.* my-app/|./|p' | sort | diff ../files -`)
+	sh(t, p.dir, `tar -tvzf pkg/my-app.tar.gz |
+		sed -n 's|^-.* my-app/|./|p' | sort | diff ../files -`)
 
 	// The other commands of the README and the app's log.
 	commands := strings.Split(serviceCommands, "\n")

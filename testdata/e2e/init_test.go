@@ -29,7 +29,9 @@ origin  POST  /
 `
 	p.write(t, "testdata/handoffs.txt", table)
 	p.write(t, "README.md", "[mine](nowhere)\n")
-	sh(t, p.dir, "go mod edit -module=example.com/my-app; go vet ./...; go test ./...; go -C testdata vet ./e2e")
+	sh(t, p.dir, `
+		go mod edit -module=example.com/my-app
+		go vet ./...; go test ./...; go -C testdata vet ./e2e`)
 
 	// The project's tests are those of this program.
 	out := sh(t, filepath.Join(p.dir, "testdata/e2e"),

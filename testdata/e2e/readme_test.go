@@ -64,7 +64,8 @@ func blocks(t testing.TB, paths ...string) (blocks []block) {
 
 // TestLinks checks that what the documents link to in the project is there, the headings too.
 func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)\s#:]*)(#[^)\s]*)?\)`) // without those to other sites, which have a colon
+	// Links to other sites have a colon.
+	link := regexp.MustCompile(`\]\(([^)\s#:]*)(#[^)\s]*)?\)`)
 	punctuation := regexp.MustCompile(`[^\p{L}\p{N}\n# _-]`)
 	for _, path := range documents() {
 		content, err := os.ReadFile(path)
@@ -75,7 +76,8 @@ func TestLinks(t *testing.T) {
 			target := filepath.Join(filepath.Dir(path), cmp.Or(m[1], filepath.Base(path)))
 			_, err := os.Stat(target)
 			linked, _ := os.ReadFile(target) // fails for a directory
-			headings := strings.ReplaceAll(punctuation.ReplaceAllString(strings.ToLower(string(linked)), ""), " ", "-")
+			text := punctuation.ReplaceAllString(strings.ToLower(string(linked)), "")
+			headings := strings.ReplaceAll(text, " ", "-")
 			anchor := strings.Replace(m[2], "#", "#-", 1)
 			if err != nil || anchor != "" && !strings.Contains(headings, anchor+"\n") {
 				t.Errorf("%s links to %s: there is no such file or heading", path, m[0])
@@ -100,7 +102,7 @@ func TestReadme(t *testing.T) {
 		t.Helper()
 		b := all[0]
 		if !strings.HasPrefix(b.text, start) {
-			t.Fatalf("this test takes %q next, but next is, in %s,\n%s", start, b.path, b.text)
+			t.Fatalf("want the block %q, but %s has\n%s", start, b.path, b.text)
 		}
 		all = all[1:]
 		return b.text
@@ -112,7 +114,7 @@ func TestReadme(t *testing.T) {
 	run := func(dir, script string) *program { // until the test ends
 		return start(t, &logBuffer{}, dir, nil, "sh", "-ec", script)
 	}
-	// say runs each line of a block as a client, and publishes "hello" until each has printed that.
+	// say runs each line of a block as a client, and publishes until it has printed "hello".
 	say := func(publish, block string) {
 		t.Helper()
 		for _, addr := range []string{"localhost:3000", "localhost:7676"} {
@@ -131,38 +133,41 @@ func TestReadme(t *testing.T) {
 
 	sh(t, home, `cp -R "$1" "$2"; cd "$2"; git init -q; git add --all`, kit, clone)
 	demo := run(clone, next("make demo"))
-	publish := next("curl -d hello http://localhost:7676/publish")
-	say(publish, next("curl -N http://localhost:7676/events"))
+	publish := next("curl -d hello")
+	say(publish, next("curl -N "))
 	demo.wait(t, invitation)
 	demo.stop()
-	sh(t, clone, "! git ls-files --others --exclude-standard | grep .") // .gitignore has all it left
+	// .gitignore has all that it left.
+	sh(t, clone, "! git ls-files --others --exclude-standard | grep .")
 
-	// A newcomer presses Enter at each question. The project has the clone's files, and no others.
+	// With Enter as each answer, the project has the files of the clone, and no others.
 	sh(t, clone, "yes '' | {\n"+next(`eval "$(testdata/tools.sh)"`)+"}")
 	sh(t, app, `diff -r --exclude=.git --exclude=fastly.toml --exclude=go.mod "$1" .
 		printf %s "$2" | cmp - testdata/origins/go/main.go`, kit, next("// Command origin"))
-	origin := run(app, next("mkdir ../my-origin"))
+	origin := run(app, next("mkdir"))
 	serve := run(app, next("make serve"))
-	clients := next("curl -N http://localhost:7676/events")
-	publish = next("curl http://localhost:5561/publish/")
+	clients := next("curl -N ")
+	publish = next("curl http://localhost:5561")
 	say(publish, clients)
-	site{"http://localhost:7676"}.checkMessages(t, func() { sh(t, home, publish) }, // closes it, too
-		map[string]string{"/socket": "^hello$"})
+	// checkMessages also closes the WebSocket.
+	again := func() { sh(t, home, publish) }
+	want := map[string]string{"/socket": "^hello$"}
+	site{"http://localhost:7676"}.checkMessages(t, again, want)
 	serve.stop()
 	origin.stop()
 
-	next("\t\tif r.Header")          // TestRecipes
-	next("export FASTLY_API_TOKEN=") // TestDeploy
-	next(serviceCommands)            // TestDeploy
+	next("\t\tif r.Header") // TestRecipes
+	next("export FASTLY")   // TestDeploy
+	next(serviceCommands)   // TestDeploy
 	keys := next("export GRIP_URL='https")
 	next(`curl -H "Fastly-Key`) // needs an account at Fastly
-	sh(t, app, next("rm -r testdata Makefile .ci .github")+"go test ./...; go vet ./...")
+	sh(t, app, next("rm -r testdata")+"go test ./...; go vet ./...")
 
-	next("make test")           // it is how this test runs
-	next("eval")                // it is how this test runs
+	next("make test")           // runs this test
+	next("eval")                // runs this test
 	next("make bench")          // takes minutes
-	next("go -C testdata tool") // compares two runs of make bench
-	next("make load")           // TestLoad does the same with fewer connections
+	next("go -C testdata tool") // compares two runs
+	next("make load")           // TestLoad
 
 	next("go -C testdata run ./origin\n") // TestLive
 	next(keys)
@@ -182,8 +187,8 @@ func TestReadme(t *testing.T) {
 	say("curl -sfX POST http://localhost:7676/publish", "curl -sN http://localhost:7676/events")
 	sh(t, home, "curl -s http://localhost:3000/events | grep '^Only through the app.$'")
 
-	next("curl -N http://localhost:7676/events") // the README has the same commands
-	next("cd testdata/origins/node")             // TestOrigins
-	next("cd testdata/origins/python")           // TestOrigins
+	next("curl -N ")                   // the README has the same commands
+	next("cd testdata/origins/node")   // TestOrigins
+	next("cd testdata/origins/python") // TestOrigins
 	next("the end")
 }

@@ -21,7 +21,8 @@ func TestTools(t *testing.T) {
 	}
 	check := func(script string, texts ...string) { // the script must print the texts
 		t.Helper()
-		out := sh(t, "..", `env -i HOME="$1" PATH="$1/bin:$1/system" sh -c "tools() { ./tools.sh; }; $2"`, home, script)
+		out := sh(t, "..", `env -i HOME="$1" PATH="$1/bin:$1/system" sh -c "$2"`,
+			home, "tools() { ./tools.sh; }; "+script)
 		for _, text := range texts {
 			if !strings.Contains(out, text) {
 				t.Errorf("%s does not print %q:\n%s", script, text, out)
@@ -43,7 +44,8 @@ func TestTools(t *testing.T) {
 	// is interrupted, nothing is used.
 	program("bin/fastly", "case $* in *install-tools*) exit 1 ;; esac; echo version v99.0.0")
 	program("bin/pushpin", `echo pushpin 1.36.0 "$@"`)
-	check("! tools", "- Viceroy 0.19.0: if it cannot be downloaded, install Rust 1.95.0 (https://rustup.rs/)")
+	check("! tools",
+		"- Viceroy 0.19.0: if it cannot be downloaded, install Rust 1.95.0")
 	program(".config/fastly/viceroy", "exit 1")
 	const cargo = "[ $1 = --version ] && echo cargo 99.0.0 && exit\n"
 	program("bin/cargo", cargo+"exit 130")
