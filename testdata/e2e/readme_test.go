@@ -117,9 +117,7 @@ func TestReadme(t *testing.T) {
 	// say runs each line of a block as a client, and publishes until it has printed "hello".
 	say := func(publish, block string) {
 		t.Helper()
-		for _, addr := range []string{"localhost:3000", "localhost:7676"} {
-			eventually(t, addr+" listens", func() bool { return listens(addr) })
-		}
+		eventually(t, "the origin listens", func() bool { return listens("localhost:3000") })
 		// The README has another command for those without websocat.
 		const websocat = `type websocat || websocat() { npx --yes wscat@6.1.0 -c "$@"; }`
 		for command := range strings.Lines(block) {
@@ -133,11 +131,11 @@ func TestReadme(t *testing.T) {
 
 	sh(t, home, `cp -R "$1" "$2"; cd "$2"; git init -q; git add --all`, kit, clone)
 	demo := run(clone, next("make demo"))
+	demo.wait(t, invitation)
 	publish := next("curl -d hello")
 	say(publish, next("curl -N "))
-	demo.wait(t, invitation)
 	demo.stop()
-	// .gitignore has all that it left.
+	// .gitignore has all that is left.
 	sh(t, clone, "! git ls-files --others --exclude-standard | grep .")
 
 	// With Enter as each answer, the project has the files of the clone, and no others.
@@ -145,7 +143,9 @@ func TestReadme(t *testing.T) {
 	sh(t, app, `diff -r --exclude=.git --exclude=fastly.toml --exclude=go.mod "$1" .
 		printf %s "$2" | cmp - testdata/origins/go/main.go`, kit, next("// Command origin"))
 	origin := run(app, next("mkdir"))
+	const listening = "Listening on http://"
 	serve := run(app, next("make serve"))
+	serve.wait(t, listening)
 	clients := next("curl -N ")
 	publish = next("curl http://localhost:5561")
 	say(publish, clients)
@@ -176,14 +176,15 @@ func TestReadme(t *testing.T) {
 	public := strings.Replace(next(asAbove), asAbove, keys, 1)
 	values := strings.NewReplacer("{service-id}", "ID", "{api-token}", "TOKEN",
 		"https://www.example.com/", "http://localhost:8080/")
-	run(clone, values.Replace(public)).wait(t, "^origin: listening on :8080, publishing to https://api")
+	origin = run(clone, values.Replace(public))
+	origin.wait(t, "^origin: listening on :8080, publishing to https://api")
 	sh(t, home, "{ PUBLISH_TOKEN='…'\n"+values.Replace(publish)+"} | grep 'proxy did not accept'")
 
 	// The origin that copies the package grip runs behind the app alone, without testdata.
 	sh(t, own, next("cp -r ")+"go get github.com/golang-jwt/jwt/v5")
 	os.WriteFile(filepath.Join(own, "main.go"), []byte(next("package main\n")), 0o644)
 	run(own, "go vet ./...; go run .")
-	run(app, "fastly compute serve")
+	run(app, "fastly compute serve").wait(t, listening)
 	say("curl -sfX POST http://localhost:7676/publish", "curl -sN http://localhost:7676/events")
 	sh(t, home, "curl -s http://localhost:3000/events | grep '^Only through the app.$'")
 
