@@ -49,7 +49,7 @@ func TestDeploy(t *testing.T) {
 		fastly := start(t, p.log, p.dir, []string{
 			"FASTLY_API_TOKEN=TOKEN", "FASTLY_WASM_METADATA_DISABLE=true",
 			"FASTLY_API_ENDPOINT=" + api.URL, "FASTLY_ACCOUNT_ENDPOINT=" + api.URL,
-			// Otherwise the CLI would report the publish to Fastly.
+			// Otherwise the CLI reports what it does.
 			"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=", "NO_PROXY=127.0.0.1", "no_proxy=",
 		}, "sh", "-c", command)
 		for turn := range slices.Chunk(dialogue, 2) {
