@@ -138,7 +138,7 @@ func TestReadme(t *testing.T) {
 	// .gitignore has all that is left.
 	sh(t, clone, "! git ls-files --others --exclude-standard | grep .")
 
-	// With Enter as each answer, the project has the files of the clone, and no others.
+	// With Enter as each answer, the project has the clone's files, and no others.
 	sh(t, clone, "yes '' | {\n"+next(`eval "$(testdata/tools.sh)"`)+"}")
 	sh(t, app, `diff -r --exclude=.git --exclude=fastly.toml --exclude=go.mod "$1" .
 		printf %s "$2" | cmp - testdata/origins/go/main.go`, kit, next("// Command origin"))
