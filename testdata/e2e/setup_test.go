@@ -31,8 +31,8 @@ const patience = time.Minute
 // interrupted ends when somebody ends the tests, for example with a Ctrl-C.
 var interrupted, _ = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 
-// programs is locked for reading from the start of each program to its stop.
-var programs sync.RWMutex
+// programs waits for all programs.
+var programs sync.WaitGroup
 
 func TestMain(m *testing.M) {
 	// Commands must start as in a new shell, and not as under make or in a hook of git.
@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Setenv("TMPDIR", dir)
 	context.AfterFunc(interrupted, func() {
-		programs.Lock() // waits until all programs are stopped, and lets no other one start
+		programs.Wait()
 		os.RemoveAll(dir)
 		os.Exit(130) // what shells report for a Ctrl-C
 	})
@@ -68,51 +68,48 @@ func TestMain(m *testing.M) {
 // program is a running program.
 type program struct {
 	*exec.Cmd
-	in      io.WriteCloser
-	log     *logBuffer
-	done    chan struct{} // closed when the program has ended
-	err     error         // how it ended; valid after done is closed
-	stopped sync.Once
+	in   io.WriteCloser
+	log  *logBuffer
+	stop func()        // ends the program as a Ctrl-C does, and waits until it has ended
+	done chan struct{} // closed when the program and its process group have ended
+	err  error         // how it ended; valid after done is closed
 }
 
 // start starts a program with more variables in its environment, in a process group of its own, and
-// stops it when the test ends. Its output goes to log.
+// stops it when the test ends. Its output goes to log. What has not ended ten seconds after a signal is
+// killed.
 func start(t testing.TB, log *logBuffer, dir string, env []string, command ...string) *program {
 	t.Helper()
-	cmd := exec.Command(command[0], command[1:]...)
+	ctx, cancel := context.WithCancel(interrupted)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	p := &program{Cmd: cmd, log: log, done: make(chan struct{})}
 	p.in, _ = cmd.StdinPipe() // cannot fail
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = time.Second // another process may keep the output open
-	programs.RLock()
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 10 * time.Second
+	programs.Add(1) // after programs.Wait, no program starts: ctx has ended
 	if err := cmd.Start(); err != nil {
-		programs.RUnlock()
+		programs.Done()
 		t.Fatal(err)
 	}
 	go func() {
+		defer programs.Done()
 		p.err = cmd.Wait()
-		close(p.done)
-	}()
-	context.AfterFunc(interrupted, p.stop)
-	t.Cleanup(p.stop)
-	return p
-}
-
-// stop ends the program as a Ctrl-C does, which reaches the whole process group. What has not ended
-// after ten seconds is killed.
-func (p *program) stop() {
-	p.stopped.Do(func() {
-		defer programs.RUnlock()
-		group, deadline := -p.Process.Pid, time.Now().Add(10*time.Second)
-		syscall.Kill(group, syscall.SIGINT)
-		for syscall.Kill(group, 0) == nil && time.Now().Before(deadline) { // zombies may stay
+		deadline := time.Now().Add(cmd.WaitDelay)
+		for syscall.Kill(-cmd.Process.Pid, 0) == nil && time.Now().Before(deadline) { // zombies may stay
 			time.Sleep(20 * time.Millisecond)
 		}
-		syscall.Kill(group, syscall.SIGKILL)
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		close(p.done)
+	}()
+	p.stop = func() {
+		cancel()
 		<-p.done
-	})
+	}
+	t.Cleanup(p.stop)
+	return p
 }
 
 // wait waits until the program prints what matches the pattern, after the last match.
@@ -246,6 +243,5 @@ func sh(t testing.TB, dir, script string, args ...string) string {
 	if err := p.end(t); err != nil {
 		t.Fatalf("%s %q: %v\n%s", script, args, err, p.log.tail())
 	}
-	p.stop()
 	return p.log.String()
 }
