@@ -3,8 +3,8 @@
 #
 #	eval "$(testdata/tools.sh)"
 #
-# A program on PATH that is new enough is used. Otherwise the CLI and Viceroy are installed into the user's cache, and
-# Pushpin with the system's package manager. With the argument "tests", apt also installs what `make test` needs.
+# A program on PATH that is new enough is used. Otherwise Homebrew or npm installs the CLI, the CLI or cargo installs
+# Viceroy, and Homebrew or apt installs Pushpin. With the argument "tests", apt also installs what `make test` needs.
 set -eu
 
 # "oldest" is the oldest version with which the tests have passed, "install" what is installed if there is none.

@@ -106,6 +106,5 @@ POST /version/2/backend address=example.com&name=origin&override_host=example.co
 	versions = `[{"number": 1, "active": true}, {"number": 2}]` // as after these changes
 	run(commands[1], "\nPUT /version/2/activate")
 	run(commands[2], "\nPUT /enabled-products/v1/fanout/services/ID {}")
-	run("fastly products --disable=fanout", "\nDELETE /enabled-products/v1/fanout/services/ID")
 	run("fastly products --enable=websockets", "\nPUT /enabled-products/v1/websockets/services/ID {}")
 }

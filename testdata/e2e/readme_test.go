@@ -181,14 +181,13 @@ func TestReadme(t *testing.T) {
 	sh(t, home, "{ PUBLISH_TOKEN='…'\n"+values.Replace(publish)+"} | grep 'proxy did not accept'")
 
 	// The origin that copies the package grip runs behind the app alone, without testdata.
-	sh(t, own, next("cp -r ")+"go get github.com/golang-jwt/jwt/v5")
+	sh(t, own, next("cp -r "))
 	os.WriteFile(filepath.Join(own, "main.go"), []byte(next("package main\n")), 0o644)
 	run(own, "go vet ./...; go run .")
 	run(app, "fastly compute serve").wait(t, listening)
 	say("curl -sfX POST http://localhost:7676/publish", "curl -sN http://localhost:7676/events")
 	sh(t, home, "curl -s http://localhost:3000/events | grep '^Only through the app.$'")
 
-	next("curl -N ")                   // the README has the same commands
 	next("cd testdata/origins/node")   // TestOrigins
 	next("cd testdata/origins/python") // TestOrigins
 	next("the end")
