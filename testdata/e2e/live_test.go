@@ -35,7 +35,7 @@ func TestLive(t *testing.T) {
 		p = newProject(t)
 		at = p.site
 		start(t, p.log, ".", []string{"GRIP_URL=" + p.gripURL()}, "go", "run", "../origin", "-addr", p.origin,
-			"-trust", at.base, "-poll-timeout=5s", "-keep-alive=1s", "-next=5s").wait(t, "origin: listening on ")
+			"-trust", at.base).wait(t, "origin: listening on ")
 		p.serve(t)
 	}
 	// Each mistake in the set-up makes many tests fail, so the first one ends them.
@@ -43,7 +43,6 @@ func TestLive(t *testing.T) {
 		return
 	}
 	t.Run("nothing is lost", func(t *testing.T) { testNothingLost(t, at) })
-	t.Run("idle", func(t *testing.T) { testIdle(t, at) })
 	t.Run("socket", func(t *testing.T) { testSocket(t, at) })
 	if p != nil {
 		t.Run("page", func(t *testing.T) { testPage(t, p) })
@@ -109,30 +108,28 @@ func testEcho(t *testing.T, at site, method, body string) {
 	}
 }
 
-// checkMessages publishes again and again, because a subscription starts a moment after its
-// connection opens. What a client of each target gets must match the pattern.
+// checkMessages connects to each target, and publishes again and again, because a subscription starts a
+// moment after its connection opens. What the client gets must match the pattern.
 func (at site) checkMessages(t *testing.T, publish func(), want map[string]string) {
 	t.Helper()
 	ctx := withPatience(t)
 	for target, pattern := range want {
-		got := publishUntil(publish, func() string { return at.read(ctx, target, pattern) })
+		got, read := "", make(chan bool)
+		go func() {
+			got = at.read(ctx, target, pattern)
+			close(read)
+		}()
+		for reading := true; reading; {
+			publish()
+			select {
+			case <-read:
+				reading = false
+			case <-time.After(300 * time.Millisecond):
+			}
+		}
 		if !regexp.MustCompile(pattern).MatchString(got) {
 			t.Fatalf("GET %s got %.100q, and not what was published: check that the app hands it off, "+
 				"and that the origin's GRIP_URL publishes to this service", target, got)
-		}
-	}
-}
-
-// publishUntil publishes again and again until read returns, and returns what it read.
-func publishUntil(publish func(), read func() string) string {
-	got := make(chan string, 1)
-	go func() { got <- read() }()
-	for {
-		publish()
-		select {
-		case text := <-got:
-			return text
-		case <-time.After(300 * time.Millisecond):
 		}
 	}
 }
@@ -177,20 +174,6 @@ func (at site) follow(t *testing.T, channel string, some int, end string) {
 		}
 	}
 	t.Errorf("after %s: got %q", last, got)
-}
-
-// Without messages, a stream gets keep-alives, and a long-poll ends after a while.
-func testIdle(t *testing.T, at site) {
-	got := at.read(withPatience(t), "/events?channel="+rand.Text(), ": keep-alive")
-	if !strings.HasSuffix(got, "data: {\"start\":\"none-0\",\"gap\":false}\n\n: keep-alive\n") {
-		t.Errorf("an event stream got %q", got)
-	}
-	before := time.Now()
-	got = at.fetch(t, "GET", "/poll?channel="+rand.Text(), "").body
-	const want = "{\n  \"messages\": [],\n  \"last\": \"none-0\",\n  \"gap\": false\n}\n"
-	if waited := time.Since(before); got != want || waited < 4*time.Second || waited > 40*time.Second {
-		t.Errorf("after %v, a long-poll got %s, want %s", waited, got, want)
-	}
 }
 
 // A WebSocket echoes what it gets, answers pings, and closes with a code.
@@ -242,13 +225,9 @@ type site struct{ base string }
 func (at site) say(t testing.TB, channel, text string) {
 	t.Helper()
 	got := at.fetch(t, "POST", "/publish"+channel, text, "Origin", at.base)
-	advice := map[int]string{
-		http.StatusUnauthorized: "set PUBLISH_TOKEN to the token of the origin",
-		http.StatusForbidden:    "start the origin with -trust " + at.base,
-		http.StatusBadGateway:   "check the address and the key in the origin's GRIP_URL, and read its log",
-	}
 	if got.status != http.StatusOK {
-		t.Fatalf("POST /publish was answered with %d (%.200q): %s", got.status, got.body, advice[got.status])
+		t.Fatalf("POST /publish was answered with %d (%.200q): check PUBLISH_TOKEN (401), that the origin runs "+
+			"with -trust %s (403), or the key in its GRIP_URL (502)", got.status, got.body, at.base)
 	}
 }
 
@@ -303,7 +282,8 @@ func (at site) lines(ctx context.Context, target string, header ...string) (*buf
 }
 
 // read returns the lines of a response up to the one that completes the pattern, or that is the last.
-// At /socket, it opens a WebSocket instead, returns the next message, and closes the WebSocket.
+// At /socket, it opens a WebSocket instead, returns the next message, and closes the WebSocket. If the
+// close is not answered with the same code, the text ends with the error.
 func (at site) read(ctx context.Context, target, pattern string) (text string) {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
@@ -313,10 +293,10 @@ func (at site) read(ctx context.Context, target, pattern string) (text string) {
 			return err.Error()
 		}
 		_, message, err := conn.Read(ctx)
-		if err = errors.Join(err, conn.Close(4321, "")); err != nil { // waits for the same code
-			return err.Error()
+		if err = errors.Join(err, conn.Close(4321, "")); err != nil {
+			text = err.Error()
 		}
-		return string(message)
+		return string(message) + text
 	}
 	lines, err := at.lines(ctx, target)
 	if err != nil {

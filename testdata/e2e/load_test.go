@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"flag"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -53,7 +54,9 @@ func (a *audience) testStall(t *testing.T) {
 		}
 		a.deliver(t, 1)
 	}
-	readUntil(t, bufio.NewReader(stalled), "xxx")
+	if _, err := io.ReadFull(stalled, make([]byte, 10_000)); err != nil { // some of it, after the head
+		t.Error(err)
+	}
 }
 
 // The origin dies, comes back without answering, and then answers. A forwarded request gets a 502.

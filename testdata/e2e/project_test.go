@@ -79,17 +79,24 @@ func (p *project) report(t testing.TB) {
 	t.Logf("the log ends with\n%s\nall logs are in %s (error: %v)", p.log.tail(), dir, err)
 }
 
-// edit replaces old, which must be there, in a file of the project.
-func (p *project) edit(t testing.TB, file, old, new string) {
+// read returns a file of the project.
+func (p *project) read(t testing.TB, file string) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(p.dir, file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(content), old) {
+	return string(content)
+}
+
+// edit replaces old, which must be there, in a file of the project.
+func (p *project) edit(t testing.TB, file, old, new string) {
+	t.Helper()
+	content := p.read(t, file)
+	if !strings.Contains(content, old) {
 		t.Fatalf("%s has no %q:\n%s", file, old, content)
 	}
-	p.write(t, file, strings.ReplaceAll(string(content), old, new))
+	p.write(t, file, strings.ReplaceAll(content, old, new))
 }
 
 // write writes a file of the project. After a change of its sources, the project is built again.
@@ -103,27 +110,21 @@ func (p *project) write(t testing.TB, file, content string) {
 	}
 }
 
-// condition matches the TODO in main.go, and the lines after it up to the end of the block.
-var condition = regexp.MustCompile(`(?m)(^\t\t// TODO: .*\n)((?:(?:\t\t.*)?\n)*)`)
+// condition matches the TODO in main.go, the lines after it, and the end of the block.
+var condition = regexp.MustCompile(`(\n\t\t// TODO: .*\n)((?:.*\n)*?)(\t}\n\n\tif useFanout {\n)`)
 
-// withCondition puts lines of Go in the place of the lines after the TODO in the project's main.go.
-// A condition of the user's stays, but never runs, because it may need an import. If there is no
-// TODO, withCondition skips the test.
+// withCondition puts lines of Go in the place of the lines after the TODO in the project's main.go. It
+// skips the test if the project has no TODO, or has code after that block.
 func (p *project) withCondition(t testing.TB, goCode string) {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(p.dir, "main.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	todo := condition.FindStringSubmatch(string(content))
+	todo := condition.FindStringSubmatch(p.read(t, "main.go"))
 	if todo == nil {
-		t.Skip("this test puts a condition at the TODO in main.go, but this project has no TODO there")
+		t.Skip("this test puts a condition at the TODO, as the last thing in main.go before `if useFanout {`")
 	}
-	if todo[2] != "\t\tuseFanout = true\n" {
-		indented := regexp.MustCompile("(?m)^\t").ReplaceAllString(todo[2], "\t\t")
-		goCode = "\t\tif false {\n" + indented + "\t\t}\n" + goCode
+	if todo[2] != "\t\tuseFanout = true\n" { // a condition of the user's, which may need an import
+		goCode = "\t\tif false {\n" + todo[2] + "\t\t}\n" + goCode
 	}
-	p.edit(t, "main.go", todo[0], todo[1]+goCode)
+	p.edit(t, "main.go", todo[0], todo[1]+goCode+todo[3])
 }
 
 // set sets the value with a name, such as local_server.pushpin.enable, in the project's fastly.toml.
@@ -131,7 +132,7 @@ func (p *project) withCondition(t testing.TB, goCode string) {
 func (p *project) set(t testing.TB, name string, value any) {
 	t.Helper()
 	var manifest map[string]any
-	if _, err := toml.DecodeFile(filepath.Join(p.dir, "fastly.toml"), &manifest); err != nil {
+	if _, err := toml.Decode(p.read(t, "fastly.toml"), &manifest); err != nil {
 		t.Fatal(err)
 	}
 	table := manifest
@@ -147,7 +148,8 @@ func (p *project) set(t testing.TB, name string, value any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.write(t, "fastly.toml", string(content))
+	// A backend may be the app itself.
+	p.write(t, "fastly.toml", strings.ReplaceAll(string(content), "localhost:7676", p.addr))
 }
 
 // serve runs the app with `fastly compute serve` until the test ends.
@@ -192,11 +194,11 @@ func (p *project) publish(t testing.TB, channel string, formats grip.Formats) {
 	}
 }
 
-// waitForLog waits until one of the project's programs logs the text. It does not look at what comes
-// before the last match.
-func (p *project) waitForLog(t testing.TB, text string) {
+// waitForLog waits until one of the project's programs logs what matches the pattern, after the last
+// match.
+func (p *project) waitForLog(t testing.TB, pattern string) {
 	t.Helper()
-	p.log.wait(t, regexp.QuoteMeta(text), nil)
+	p.log.wait(t, pattern, nil)
 }
 
 func withPatience(t testing.TB) context.Context {

@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -78,7 +77,6 @@ func readResponse(r *bufio.Reader, method string) (rawMessage, error) {
 // refuses a target such as /%zz, and answers nothing malformed.
 type server struct {
 	net.Listener
-	began    atomic.Bool         // the body of a request has begun to arrive
 	requests chan rawMessage     // gets the requests that have arrived
 	answers  chan func(net.Conn) // for the next requests; without one the answer is a 200, with an echo
 }
@@ -109,10 +107,7 @@ func (s *server) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	length := req.header.Get("Content-Length") + req.header.Get("Transfer-Encoding")
-	if length != "" && length != "0" {
-		r.Peek(1)
-		s.began.Store(true)
+	if req.header.Get("Content-Length")+req.header.Get("Transfer-Encoding") != "" {
 		req.readBody(r)
 	}
 	s.requests <- req
@@ -131,7 +126,6 @@ func (s *server) serve(conn net.Conn) {
 
 // drain forgets the requests that have arrived, and returns their first lines.
 func (s *server) drain() (lines []string) {
-	s.began.Store(false)
 	for len(s.requests) > 0 {
 		lines = append(lines, (<-s.requests).line)
 	}
@@ -176,17 +170,4 @@ func (p *project) exchange(t testing.TB, request string) rawMessage {
 		t.Fatalf("%.80q: %v", request, err)
 	}
 	return resp
-}
-
-// readUntil reads up to the text.
-func readUntil(t *testing.T, r *bufio.Reader, text string) {
-	t.Helper()
-	var got strings.Builder
-	for !strings.HasSuffix(got.String(), text) {
-		b, err := r.ReadByte()
-		if err != nil {
-			t.Fatalf("after %q: %v; want %q", &got, err, text)
-		}
-		got.WriteByte(b)
-	}
 }

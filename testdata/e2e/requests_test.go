@@ -1,12 +1,11 @@
 package e2e
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"io"
+	"net"
 	"reflect"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,23 +82,6 @@ func (a *app) testRequests(t *testing.T) {
 		"POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nabcde")
 }
 
-// For every target of a client, the app's new path arrives, with the client's query. The client
-// cannot make the app remove a field that the app has set.
-func (a *app) testChangedRequests(t *testing.T) {
-	for old, arrives := range map[string]string{
-		"/old":             "/new",
-		"/old/x|y[":        "/new/x%7Cy%5B",
-		"/old/50%off/%zz":  "/new/50%25off/%25zz",
-		"/old//host/a%2Fb": "/new//host/a/b",
-	} {
-		for _, query := range []string{"", "?", "?q=%zz|"} {
-			a.check(t, a.origin,
-				"GET "+old+query+" HTTP/1.1\nConnection: Own\nOwn: x\n\n",
-				"GET "+arrives+query+" HTTP/1.1\nOwn: of the app\n\n")
-		}
-	}
-}
-
 // check sends a request to the app, and checks how it arrives at the server.
 func (a *app) check(t testing.TB, to *server, sent, arrives string) {
 	t.Helper()
@@ -122,28 +104,12 @@ func (a *app) check(t testing.TB, to *server, sent, arrives string) {
 	}
 }
 
-// An upload streams: the origin gets the first bytes before the client sends the rest. If the
-// client then leaves, the upload never looks whole to the origin. Viceroy itself waits for the
-// whole of a body with Content-Length.
-func (a *app) testCutUpload(t *testing.T) {
-	a.origin.drain()
-	conn := a.send(t, "POST / HTTP/1.1\r\nHost: origin.example\r\n"+
-		"Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
-	eventually(t, "the origin gets the first bytes", a.origin.began.Load)
-	conn.Close()
-	if req := a.origin.arrived(t); req.err == nil {
-		t.Errorf("to the origin, this upload looks whole: %+v", req)
-	}
-}
-
-// testSmuggling sends requests that a proxy and an origin could read differently, with another
-// request hidden in them, and then an honest request on the same connection. The app must refuse
-// the first request, or send it on in a form with only one meaning. The hidden request never
-// arrives, and the honest one gets its own answer or none. Source: RFC 9112 section 11.2
+// testSmuggling sends requests that a proxy and an origin could read differently, with another request
+// hidden in them. The app must refuse them, or send them on in a form with only one meaning, so the
+// hidden request never arrives. Source: RFC 9112 section 11.2
 func (a *app) testSmuggling(t *testing.T) {
 	const hidden = "POST /hidden HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
 	const chunk = "3f\r\n" + hidden + "\r\n0\r\n\r\n" // its 63 bytes are 3f in hexadecimal
-	const honest = "POST /honest HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"
 	for _, sent := range []string{
 		"Content-Length: 63\r\n\r\n" + hidden, // unusual for a GET
 		"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk,
@@ -163,18 +129,12 @@ func (a *app) testSmuggling(t *testing.T) {
 			"POST /first HTTP/1.1\r\nHost: origin.example\r\n",
 			"GET /first HTTP/1.1\r\nHost: fanout.example\r\n",
 		} {
-			a.origin.drain()
-			a.fanout.drain()
-			got, _ := io.ReadAll(a.send(t, first+sent+honest))
+			conn := a.send(t, first+sent)
+			conn.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, conn)
 			arrived := append(a.origin.drain(), a.fanout.drain()...)
 			if strings.Contains(strings.Join(arrived, "\n"), "/hidden") {
 				t.Errorf("%q: the hidden request arrived: %q", first+sent, arrived)
-			}
-			// 400: the app refused the request. 502: the body was incomplete, and the request
-			// to the origin ended too.
-			refused := regexp.MustCompile("HTTP/1.1 (400|502) ").Match(got)
-			if !refused && bytes.Count(got, []byte("HTTP/1.1 ")) != len(arrived) {
-				t.Errorf("%q: %q arrived, and the answers were %q", first+sent, arrived, got)
 			}
 		}
 	}

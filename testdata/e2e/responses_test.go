@@ -63,6 +63,12 @@ func (a *app) testResponses(t *testing.T) {
 			t.Errorf("%q: to the client, this response looks whole: %+v", sent, got)
 		}
 	}
+	// The client learns nothing about an origin that fails. Viceroy does not tell the app that an error
+	// was a timeout; TestFailures in main_test.go tests the 504.
+	a.origin.answer("HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+	a.checkFailure(t, "POST", "502 Bad Gateway", `POST "/": send to backend "origin": unexpected final status 101`)
+	a.origin.answer("")
+	a.checkFailure(t, "PUT", "502 Bad Gateway", `PUT "/": send to backend "origin": `)
 	if strings.Contains(a.log.String(), "falling back to automatic framing") {
 		t.Error("Viceroy warns that a response without Content-Length has manual framing")
 	}

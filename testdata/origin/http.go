@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
@@ -73,7 +74,7 @@ func (o *origin) held(e endpoint) http.Handler {
 // clients can send ?after=. A client without an id gets only new messages.
 //
 // The proxy repeats the request, with Grip-Last, when it missed a
-// message, and also every o.next.
+// message, and also every 30 seconds.
 // Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 func (o *origin) stream(w http.ResponseWriter, r *http.Request, channel string) {
 	contentType, keepAlive, write := "text/plain; charset=utf-8", "\n", streamLine
@@ -88,8 +89,8 @@ func (o *origin) stream(w http.ResponseWriter, r *http.Request, channel string) 
 	hold := grip.Hold{
 		Mode:      grip.Stream,
 		Channels:  []grip.Channel{{Name: channel}, {Name: withIDs, PrevID: last}},
-		KeepAlive: keepAlive, KeepAliveAfter: o.keepAlive,
-		Next: r.URL.Path + "?channel=" + channel, NextAfter: o.next,
+		KeepAlive: keepAlive, KeepAliveAfter: 20 * time.Second,
+		Next: r.URL.Path + "?channel=" + channel, NextAfter: 30 * time.Second,
 	}
 	hold.Set(w.Header()) // cannot fail: the channel and the id are valid
 	w.Header().Set("Content-Type", contentType)
@@ -121,7 +122,7 @@ type polled struct {
 
 // poll answers at once if there are messages after the id in ?after=, if that id is unknown,
 // or if ?after= is empty: then the client learns where to start. Otherwise it waits for
-// the next message, at most o.pollTimeout.
+// the next message.
 func (o *origin) poll(w http.ResponseWriter, r *http.Request, channel string) {
 	withIDs := channel + ":poll"
 	// When the proxy repeats a held request, Grip-Last has the id of the client's last message.
@@ -132,7 +133,7 @@ func (o *origin) poll(w http.ResponseWriter, r *http.Request, channel string) {
 		hold := grip.Hold{
 			Mode:     grip.Response,
 			Channels: []grip.Channel{{Name: channel}, {Name: withIDs, PrevID: last}},
-			Timeout:  o.pollTimeout,
+			Timeout:  25 * time.Second, // many proxies allow only 30
 		}
 		hold.Set(w.Header()) // cannot fail, as above
 	}

@@ -22,14 +22,12 @@ import (
 	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
-// origin answers requests. The durations are in whole seconds.
+// origin answers requests.
 type origin struct {
 	grip    *grip.Config
 	pages   *http.CrossOriginProtection
 	token   string // that publishers must send; "": none
 	history *history
-
-	pollTimeout, keepAlive, next time.Duration // see the flags
 }
 
 func main() {
@@ -45,12 +43,6 @@ func main() {
 		"web `origins` of the app, separated by commas: "+
 			"only pages from there may publish and open WebSockets")
 	o := &origin{token: os.Getenv("PUBLISH_TOKEN"), history: newHistory()}
-	flag.DurationVar(&o.pollTimeout, "poll-timeout", 25*time.Second,
-		"how long a long-poll waits; many proxies allow only 30 s")
-	flag.DurationVar(&o.keepAlive, "keep-alive", 20*time.Second,
-		"how long a stream is idle before it gets a keep-alive")
-	flag.DurationVar(&o.next, "next", 30*time.Second,
-		"how often the proxy asks for messages that a stream may have missed")
 	flag.Parse()
 
 	var app *demo
