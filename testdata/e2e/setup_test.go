@@ -70,7 +70,7 @@ type program struct {
 	*exec.Cmd
 	in   io.WriteCloser
 	log  *logBuffer
-	stop func()        // ends the program as a Ctrl-C does, and waits until it has ended
+	stop func()        // ends the program, and waits until it has ended
 	done chan struct{} // closed when the program and its process group have ended
 	err  error         // how it ended; valid after done is closed
 }
@@ -87,7 +87,8 @@ func start(t testing.TB, log *logBuffer, dir string, env []string, command ...st
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	// After a SIGINT, Viceroy exits with status 0, and then the Fastly CLI may start it again.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	programs.Add(1) // after programs.Wait, no program starts: ctx has ended
 	if err := cmd.Start(); err != nil {
@@ -153,9 +154,6 @@ func (b *logBuffer) tail() string {
 	text := b.String()
 	return text[max(0, len(text)-4000):]
 }
-
-// skip makes the next wait look only at what is printed from now on.
-func (b *logBuffer) skip() { b.find(regexp.MustCompile(`(?s).*`)) }
 
 // find looks for the pattern after the last match.
 func (b *logBuffer) find(pattern *regexp.Regexp) bool {
