@@ -91,13 +91,14 @@ func (d *demo) run() {
 	if err := cmd.Start(); err != nil {
 		log.Fatal(err)
 	}
-	end := func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	end := func(sig syscall.Signal) { syscall.Kill(-cmd.Process.Pid, sig) }
 	context.AfterFunc(stop, func() {
 		fmt.Println("\ndemo: stopping")
 		// In the second before it starts Viceroy, the CLI loses a signal and is deaf to
 		// others. Then it ends when Viceroy does, which is in the group, too.
-		for ; ; time.Sleep(500 * time.Millisecond) {
-			end()
+		for sig := syscall.SIGINT; ; sig = syscall.SIGTERM {
+			end(sig)
+			time.Sleep(time.Second)
 		}
 	})
 	go func() {
@@ -106,7 +107,7 @@ func (d *demo) run() {
 		fmt.Print(text)
 	}()
 	err := cmd.Wait()
-	end() // the CLI may have left Pushpin and Viceroy
+	end(syscall.SIGTERM) // the CLI may have left Pushpin and Viceroy
 	if stop.Err() == nil {
 		log.Fatalf("%s ended by itself; see its output above: %v", d.command[0], err)
 	}
