@@ -32,7 +32,7 @@ func removeHopByHop(h fsthttp.Header) {
 }
 
 // keepRawPath makes Send keep the path as the client wrote it, such as /x|y, which url.URL would
-// escape. It does nothing if Path was changed, or if url.URL writes the path in the same way.
+// escape. It does nothing if Path was changed, or if there is no RawPath.
 func keepRawPath(u *url.URL) {
 	if u.RawPath != "" && unescape(u.RawPath) == u.Path {
 		u.Opaque = "//" + u.Host + u.RawPath

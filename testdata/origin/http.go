@@ -73,7 +73,7 @@ func (o *origin) held(e endpoint) http.Handler {
 // are Server-Sent Events: when an EventSource reconnects, it sends Last-Event-ID. Other
 // clients can send ?after=. A client without an id gets only new messages.
 //
-// The proxy repeats the request, with Grip-Last, when it missed a
+// The proxy requests Next, with Grip-Last, when it missed a
 // message, and also every 30 seconds.
 // Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 func (o *origin) stream(w http.ResponseWriter, r *http.Request, channel string) {
