@@ -24,8 +24,7 @@ import (
 )
 
 // patience is the timeout of each wait. It is long, so that the tests pass on a slow machine, and with
-// -url over a slow network: there, a long-poll of the demo's origin waits 25 s when all is well.
-// Only a failing test waits this long.
+// -url over a slow network. Only a failing test waits this long.
 const patience = time.Minute
 
 // interrupted ends when somebody ends the tests, for example with a Ctrl-C.
