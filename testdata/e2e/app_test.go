@@ -75,7 +75,7 @@ func (a *app) testSandboxEnds(t *testing.T) {
 	body := make([]byte, 10)
 	io.ReadFull(r, body[:5])
 	// Viceroy logs this when a sandbox ends, after it has waited for another request.
-	a.waitForLog(t, "request completed using ")
+	a.app.wait(t, "request completed using ")
 	close(ended)
 	if io.ReadFull(r, body[5:]); string(body) != "firstlater" {
 		t.Errorf("the client got %q", body)
@@ -90,8 +90,8 @@ func (a *app) testOwnAnswers(t *testing.T) {
 			t.Parallel()
 			for i := range 25 {
 				own := fmt.Sprintf("%d-%d", client, i)
-				if got := a.fetch(t, "POST", "/", "", "X-Own", own); got != (answer{200, own}) {
-					t.Errorf("%s got %+v", own, got)
+				if status, got := a.fetch(t, "POST", "/", "", "X-Own", own); status != 200 || got != own {
+					t.Errorf("%s got %d, %q", own, status, got)
 				}
 			}
 		})
@@ -144,5 +144,5 @@ func (p *project) checkFailure(t testing.TB, method, status, logged string) {
 	if resp.line != "HTTP/1.1 "+status || resp.body != text+"\n" {
 		t.Errorf("got %+v, want a plain %s", resp, status)
 	}
-	p.waitForLog(t, logged)
+	p.app.wait(t, logged)
 }

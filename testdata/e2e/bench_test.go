@@ -33,7 +33,8 @@ func BenchmarkApp(b *testing.B) {
 	for file := range strings.FieldsSeq(files) {
 		p := newProject(b) // has the same bin/main.wasm
 		serveHTTP(b, p.origin, answerWork)
-		group := p.serve(b, "--file", file, "--viceroy-path", viceroy).Process.Pid
+		p.serve(b, "--file", file, "--viceroy-path", viceroy)
+		group := p.app.Process.Pid
 		pid := sh(b, dir, `pgrep -g "$1" viceroy`, strconv.Itoa(group))
 		c := contender{p.base, path.Base(file), group, strings.TrimSpace(pid)}
 		apps = append(apps, c)

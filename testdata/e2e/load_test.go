@@ -28,7 +28,7 @@ func TestLoad(t *testing.T) {
 	p := newProject(t)
 	p.set(t, "local_server.backends.origin.first_byte_timeout_ms", 2000)
 	origin := serveHTTP(t, p.origin, subscribe)
-	app := p.serve(t)
+	p.serve(t)
 	for _, addr := range []string{loopback(p.proxyPort), p.addr} {
 		t.Run("at "+addr, func(t *testing.T) { hold(t, p, addr, *clients).deliver(t, 30) })
 	}
@@ -38,7 +38,7 @@ func TestLoad(t *testing.T) {
 		t.Run("clients vanish", func(t *testing.T) { hold(t, p, p.addr, *clients/4) })
 		held.deliver(t, 3)
 	}
-	app.stop()
+	p.app.stop()
 	p.serve(t)
 	hold(t, p, p.addr, *clients/4).testOriginDies(t, origin)
 }
@@ -62,7 +62,7 @@ func (a *audience) testStall(t *testing.T) {
 func (a *audience) testOriginDies(t *testing.T, origin *http.Server) {
 	wantPost := func(status int) {
 		t.Helper()
-		if got := a.fetch(t, "POST", "/", "hello").status; got != status {
+		if got, _ := a.fetch(t, "POST", "/", "hello"); got != status {
 			t.Errorf("a POST got status %d, want %d", got, status)
 		}
 		a.deliver(t, 3)

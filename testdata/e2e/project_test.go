@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,14 +19,14 @@ import (
 type project struct {
 	site         // the URL of the app
 	dir          string
-	addr, origin string // where the app and its origin listen, host:port
-	proxyPort    int    // where Pushpin gets what the app hands off
-	publishPort  int    // where Pushpin publishes; it takes the three ports after it, too
-	log          *logBuffer
+	addr, origin string   // where the app and its origin listen, host:port
+	proxyPort    int      // where Pushpin gets what the app hands off
+	publishPort  int      // where Pushpin publishes; it takes the three ports after it, too
+	app          *program // the Fastly CLI or Viceroy, if it runs
 }
 
 // newProject returns a new project, in a directory whose name has a space and a letter outside
-// ASCII, as people's directories may have. If the test fails, the end of its log is printed.
+// ASCII, as people's directories may have.
 func newProject(t testing.TB) *project {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "a pläce", "my-app")
@@ -37,9 +36,14 @@ func newProject(t testing.TB) *project {
 	}
 	first := freePorts(t, 7)
 	p := &project{
-		site{"http://" + loopback(first)}, dir, loopback(first), loopback(first + 1), first + 2, first + 3, &logBuffer{},
+		site{"http://" + loopback(first)}, dir, loopback(first), loopback(first + 1), first + 2, first + 3, nil,
 	}
-	t.Cleanup(func() { p.report(t) })
+	t.Cleanup(func() {
+		if t.Failed() && p.app != nil {
+			os.CopyFS(p.app.log+".pushpin", os.DirFS(filepath.Join(dir, "pushpin-logs"))) // if it has run
+			t.Logf("the logs are in %s; the app's ends with\n%s", artifacts, p.app.tail())
+		}
+	})
 	p.set(t, "service_id", "")
 	p.set(t, "local_server.backends.origin.url", "http://"+p.origin+"/")
 	p.set(t, "local_server.backends.origin.override_host", p.origin)
@@ -65,18 +69,6 @@ func template(t testing.TB) (kit, dir string) {
 			fastly compute build --metadata-disable --non-interactive`, kit, dir)
 	})
 	return kit, dir
-}
-
-// report prints the end of a failed test's log, and stores all logs in testdata/_artifacts.
-func (p *project) report(t testing.TB) {
-	if !t.Failed() {
-		return
-	}
-	dir, _ := filepath.Abs(filepath.Join("../_artifacts", strings.ReplaceAll(t.Name(), "/", "-")))
-	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755),
-		os.WriteFile(filepath.Join(dir, "all.log"), []byte(p.log.String()), 0o644))
-	os.CopyFS(dir, os.DirFS(filepath.Join(p.dir, "pushpin-logs"))) // if Pushpin has run
-	t.Logf("the log ends with\n%s\nall logs are in %s (error: %v)", p.log.tail(), dir, err)
 }
 
 // read returns a file of the project.
@@ -153,9 +145,9 @@ func (p *project) set(t testing.TB, name string, value any) {
 }
 
 // serve runs the app with `fastly compute serve` until the test ends.
-func (p *project) serve(t testing.TB, args ...string) *program {
+func (p *project) serve(t testing.TB, args ...string) {
 	t.Helper()
-	return p.run(t, append([]string{"fastly", "compute", "serve", "--skip-build",
+	p.run(t, append([]string{"fastly", "compute", "serve", "--skip-build",
 		"--non-interactive", "--metadata-disable", "--addr", p.addr}, args...)...)
 }
 
@@ -167,14 +159,13 @@ func (p *project) serveAlone(t testing.TB, args ...string) {
 
 // run builds the app if its sources have changed, runs it with a command until the test ends, and
 // waits until it listens.
-func (p *project) run(t testing.TB, command ...string) *program {
+func (p *project) run(t testing.TB, command ...string) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(p.dir, "bin/main.wasm")); err != nil {
 		sh(t, p.dir, "fastly compute build --non-interactive --metadata-disable")
 	}
-	running := start(t, p.log, p.dir, nil, command...)
-	running.wait(t, "Listening on http://"+p.addr)
-	return running
+	p.app = start(t, p.dir, nil, command...)
+	p.app.wait(t, "Listening on http://"+p.addr)
 }
 
 // gripURL returns the GRIP_URL of the project's Pushpin.
@@ -192,13 +183,6 @@ func (p *project) publish(t testing.TB, channel string, formats grip.Formats) {
 	if err != nil {
 		t.Fatalf("publish to %s: %v", channel, err)
 	}
-}
-
-// waitForLog waits until one of the project's programs logs what matches the pattern, after the last
-// match.
-func (p *project) waitForLog(t testing.TB, pattern string) {
-	t.Helper()
-	p.log.wait(t, pattern, nil)
 }
 
 func withPatience(t testing.TB) context.Context {

@@ -49,19 +49,17 @@ func readHead(r *bufio.Reader) (m rawMessage, err error) {
 
 // readBody reads the body that the header announces, or to the end of the connection.
 func (m *rawMessage) readBody(r *bufio.Reader) {
-	var content []byte
-	size, err := strconv.Atoi(m.header.Get("Content-Length"))
+	var body strings.Builder
+	size, err := strconv.ParseInt(m.header.Get("Content-Length"), 10, 64)
 	if m.header.Get("Transfer-Encoding") != "" {
-		content, m.err = io.ReadAll(httputil.NewChunkedReader(r))
+		_, m.err = io.Copy(&body, httputil.NewChunkedReader(r))
 		r.Discard(len("\r\n")) // after the last chunk; there are no trailers
 	} else if err == nil {
-		content = make([]byte, size)
-		size, m.err = io.ReadFull(r, content)
-		content = content[:size]
+		_, m.err = io.CopyN(&body, r, size)
 	} else {
-		content, m.err = io.ReadAll(r)
+		_, m.err = io.Copy(&body, r)
 	}
-	m.body = string(content)
+	m.body = body.String()
 }
 
 // readResponse reads the response to a request with this method.

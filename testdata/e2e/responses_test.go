@@ -69,7 +69,7 @@ func (a *app) testResponses(t *testing.T) {
 	a.checkFailure(t, "POST", "502 Bad Gateway", `POST "/": send to backend "origin": unexpected final status 101`)
 	a.origin.answer("")
 	a.checkFailure(t, "PUT", "502 Bad Gateway", `PUT "/": send to backend "origin": `)
-	if strings.Contains(a.log.String(), "falling back to automatic framing") {
+	if strings.Contains(a.app.output(), "falling back to automatic framing") {
 		t.Error("Viceroy warns that a response without Content-Length has manual framing")
 	}
 }

@@ -3,8 +3,8 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"log"
@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -29,6 +30,9 @@ const patience = time.Minute
 
 // interrupted ends when somebody ends the tests, for example with a Ctrl-C.
 var interrupted, _ = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+
+// artifacts is the directory for what the programs print.
+var artifacts, _ = filepath.Abs("../_artifacts")
 
 // programs waits for all programs.
 var programs sync.WaitGroup
@@ -50,7 +54,7 @@ func TestMain(m *testing.M) {
 	}
 	// Pushpin 1.36 needs a path in ASCII for its sockets, and macOS allows them 103 bytes.
 	dir, err := os.MkdirTemp("/tmp", "fanout-")
-	if err != nil {
+	if err = errors.Join(err, os.MkdirAll(artifacts, 0o755)); err != nil {
 		log.Fatal(err)
 	}
 	os.Setenv("TMPDIR", dir)
@@ -67,21 +71,28 @@ func TestMain(m *testing.M) {
 // program is a running program.
 type program struct {
 	*exec.Cmd
-	in   io.WriteCloser
-	log  *logBuffer
-	stop func()        // ends the program, and waits until it has ended
-	done chan struct{} // closed when the program and its process group have ended
-	err  error         // how it ended; valid after done is closed
+	in     io.WriteCloser
+	stop   func()        // ends the program, and waits until it has ended
+	done   chan struct{} // closed when the program and its process group have ended
+	err    error         // how it ended; valid after done is closed
+	log    string        // the file with its output
+	waited int           // where in log the last match of wait ends
 }
 
 // start starts a program with more variables in its environment, in a process group of its own, and
-// stops it when the test ends. Its output goes to log. What has not ended ten seconds after a signal is
-// killed.
-func start(t testing.TB, log *logBuffer, dir string, env []string, command ...string) *program {
+// stops it when the test ends, or after 20 minutes. What has not ended ten seconds after a signal is
+// killed. Its output goes to a file in artifacts.
+func start(t testing.TB, dir string, env []string, command ...string) *program {
 	t.Helper()
-	ctx, cancel := context.WithCancel(interrupted)
+	name := strings.ReplaceAll(t.Name(), "/", "-") + "-" + filepath.Base(command[0]) + "-*.log"
+	log, err := os.CreateTemp(artifacts, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	ctx, cancel := context.WithTimeout(interrupted, 20*time.Minute)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	p := &program{Cmd: cmd, log: log, done: make(chan struct{})}
+	p := &program{Cmd: cmd, log: log.Name(), done: make(chan struct{})}
 	p.in, _ = cmd.StdinPipe() // cannot fail
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
@@ -112,71 +123,34 @@ func start(t testing.TB, log *logBuffer, dir string, env []string, command ...st
 	return p
 }
 
-// wait waits until the program prints what matches the pattern, after the last match.
+// output returns what the program has printed.
+func (p *program) output() string {
+	output, _ := os.ReadFile(p.log) // cannot fail
+	return string(output)
+}
+
+// tail returns what the program printed last.
+func (p *program) tail() string {
+	output := p.output()
+	return output[max(0, len(output)-4000):]
+}
+
+// wait waits until the program prints what matches the pattern, after the last match. It fails the test
+// if this takes too long, or as soon as the program has ended.
 func (p *program) wait(t testing.TB, pattern string) {
 	t.Helper()
-	p.log.wait(t, pattern, p.done)
-}
-
-// end waits until the program ends, and returns how it ended.
-func (p *program) end(t testing.TB) error {
-	t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(10 * patience):
-		t.Fatalf("%s does not end; its output ends with\n%s", p, p.log.tail())
-	}
-	return p.err
-}
-
-// logBuffer collects what programs print.
-type logBuffer struct {
-	sync.Mutex
-	buf    bytes.Buffer
-	waited int // the end of the last match
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.Lock()
-	defer b.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.Lock()
-	defer b.Unlock()
-	return b.buf.String()
-}
-
-// tail returns what was printed last.
-func (b *logBuffer) tail() string {
-	text := b.String()
-	return text[max(0, len(text)-4000):]
-}
-
-// find looks for the pattern after the last match.
-func (b *logBuffer) find(pattern *regexp.Regexp) bool {
-	b.Lock()
-	defer b.Unlock()
-	found := pattern.FindIndex(b.buf.Bytes()[b.waited:])
-	if found != nil {
-		b.waited += found[1]
-	}
-	return found != nil
-}
-
-// wait waits for output that matches the pattern, after the last match. It fails the test if this
-// takes too long, or as soon as the program has ended.
-func (b *logBuffer) wait(t testing.TB, pattern string, ended <-chan struct{}) {
-	t.Helper()
 	matches, limit := regexp.MustCompile(pattern), time.After(4*patience)
-	for over := false; !b.find(matches); {
+	for over := false; ; {
+		if found := matches.FindStringIndex(p.output()[p.waited:]); found != nil {
+			p.waited += found[1]
+			return
+		}
 		if over {
-			t.Fatalf("no program printed %s; the log ends with\n%s", pattern, b.tail())
+			t.Fatalf("%s did not print %s, but\n%s", p, pattern, p.tail())
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
-		case <-ended:
+		case <-p.done:
 			over = true // look once more
 		case <-limit:
 			over = true
@@ -235,10 +209,10 @@ func eventually(t testing.TB, what string, holds func() bool) {
 // sh runs a shell script in a directory, and returns its output. It fails the test if a command fails.
 func sh(t testing.TB, dir, script string, args ...string) string {
 	t.Helper()
-	p := start(t, &logBuffer{}, dir, nil, append([]string{"sh", "-ec", script, "sh"}, args...)...)
+	p := start(t, dir, nil, append([]string{"sh", "-ec", script, "sh"}, args...)...)
 	p.in.Close()
-	if err := p.end(t); err != nil {
-		t.Fatalf("%s %q: %v\n%s", script, args, err, p.log.tail())
+	if <-p.done; p.err != nil {
+		t.Fatalf("%s %q: %v\n%s", script, args, p.err, p.tail())
 	}
-	return p.log.String()
+	return p.output()
 }
