@@ -188,7 +188,8 @@ func testIdentity(t *testing.T, c *chain) {
 			checkUser(t, c.check(t, row{"origin", "POST", "/?token=" + token + "x", forged}))
 		}
 	}
-	c.check(t, row{"401", "POST", "/?token=" + tokenFor("ann", -time.Second), "Grip-Sig: forged"})
+	c.check(t, row{"401", "POST", "/?token=" + tokenFor("ann", -time.Second),
+		"Grip-Sig: forged\r\nContent-Type: " + grip.EventsType})
 }
 
 // checkUser checks that a request has the header once, with this user, and bypasses the cache, or
