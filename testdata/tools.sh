@@ -84,7 +84,8 @@ install_pushpin() {
 		say "if the app's ports are taken later, stop the service pushpin by hand"
 }
 lacking() { # prints the Debian packages of what the tests need, if it is missing or too old
-	for program in curl shellcheck npm; do has "$program" || echo "$program,"; done
+	for program in curl git shellcheck npm; do has "$program" || echo "$program,"; done
+	has pgrep || echo procps,
 	at_least "$(version node)" "$node_oldest" || echo "nodejs (>= $node_oldest),"
 	at_least "$(version python3)" "$python_oldest" && python3 -c 'import ensurepip' || echo "python3-venv (>= $python_oldest),"
 	echo '#include <stdlib.h>' | gcc -E - >&2 || echo gcc, libc6-dev, # for the race detector
@@ -95,9 +96,8 @@ lacking() { # prints the Debian packages of what the tests need, if it is missin
 }
 
 exec 3>&1 >&2 # only the two lines go to stdout
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/fanout-forward-go
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/fanout-forward-go config=${XDG_CONFIG_HOME:-$HOME/.config}
 bin=$cache/bin tmp=$cache/tmp build=$cache/viceroy-build sudo=sudo missing='' packages='' cargo=''
-config=${XDG_CONFIG_HOME:-$HOME/.config}
 [ "$(uname)" != Darwin ] || config="$HOME/Library/Application Support"
 [ "$(id -u)" != 0 ] || sudo=''
 mkdir -p "$bin"
