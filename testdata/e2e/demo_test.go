@@ -43,7 +43,7 @@ func TestDemo(t *testing.T) {
 	testPage(t, site{strings.Replace(p.base, "127.0.0.1", "localhost", 1)})
 	second := sh(t, p.dir, `! make demo ADDR="$1"`, p.addr)
 	for _, addr := range ports {
-		if _, port, _ := strings.Cut(addr, ":"); !strings.Contains(second, port) {
+		if _, port, _ := strings.Cut(addr, ":"); !strings.Contains(second, "localhost:"+port) {
 			t.Errorf("a second demo does not name port %s:\n%s", port, second)
 		}
 	}

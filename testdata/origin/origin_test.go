@@ -93,13 +93,17 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// Clients that publish at the same time make one order, while others read.
+// Clients that publish at the same time make one order. When the proxy has a message, so has the history.
 func TestPublishAtOnce(t *testing.T) {
-	o := newOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	var o *origin
+	o = newOrigin(t, func(http.ResponseWriter, *http.Request) {
+		if got := send(o, "GET /poll?after=none-0", ""); !strings.Contains(got.Body.String(), "hello") {
+			t.Errorf("the history has only %s", got.Body)
+		}
+	})
 	var clients sync.WaitGroup
 	for range 100 {
 		clients.Go(func() {
-			send(o, "GET /poll?after=none-0", "")
 			send(o, "POST /publish", "hello")
 		})
 	}
