@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// app is a project's app in Viceroy, without Pushpin and the Fastly CLI. It forwards to the server
-// origin, and hands off to the server fanout, which stands where Pushpin would.
+// app is a project's app. It forwards to the server origin, and hands off to the server fanout, or
+// to the real Pushpin if that is nil.
 type app struct {
 	*project
 	origin, fanout *server

@@ -19,10 +19,11 @@ import (
 type project struct {
 	site         // the URL of the app
 	dir          string
-	addr, origin string   // where the app and its origin listen, host:port
-	proxyPort    int      // where Pushpin gets what the app hands off
-	publishPort  int      // where Pushpin publishes; it takes the three ports after it, too
-	app          *program // the Fastly CLI or Viceroy, if it runs
+	addr, origin string       // where the app and its origin listen, host:port
+	proxyPort    int          // where Pushpin gets what the app hands off
+	publishPort  int          // where Pushpin publishes; it takes the three ports after it, too
+	proxy        *grip.Config // publishes to Pushpin, and checks its signatures
+	app          *program     // the Fastly CLI or Viceroy, if it runs
 }
 
 // newProject returns a new project, in a directory whose name has a space and a letter outside
@@ -36,8 +37,9 @@ func newProject(t testing.TB) *project {
 	}
 	first := freePorts(t, 7)
 	p := &project{
-		site{"http://" + loopback(first)}, dir, loopback(first), loopback(first + 1), first + 2, first + 3, nil,
+		site{"http://" + loopback(first)}, dir, loopback(first), loopback(first + 1), first + 2, first + 3, nil, nil,
 	}
+	p.proxy, _ = grip.ParseURL(p.gripURL(), "") // cannot fail
 	t.Cleanup(func() {
 		if t.Failed() && p.app != nil {
 			os.CopyFS(p.app.log+".pushpin", os.DirFS(filepath.Join(dir, "pushpin-logs"))) // if it has run
@@ -176,11 +178,8 @@ func (p *project) gripURL() string {
 // publish publishes a message to a channel, directly to Pushpin.
 func (p *project) publish(t testing.TB, channel string, formats grip.Formats) {
 	t.Helper()
-	proxy, err := grip.ParseURL(p.gripURL(), "")
-	if err == nil {
-		err = proxy.Publish(withPatience(t), grip.Item{Channel: channel, Formats: formats})
-	}
-	if err != nil {
+	item := grip.Item{Channel: channel, Formats: formats}
+	if err := p.proxy.Publish(withPatience(t), item); err != nil {
 		t.Fatalf("publish to %s: %v", channel, err)
 	}
 }

@@ -27,7 +27,7 @@ const (
 var recipeBases = map[string][]string{identity: {change, token}, edge: {change}}
 
 // recipeTests test the recipes that are more than a condition, behind the real Pushpin.
-var recipeTests = map[string]func(*testing.T, *chain){
+var recipeTests = map[string]func(*testing.T, *app){
 	"PURGE with a token":               testPurge,
 	change:                             testChange,
 	token:                              testToken,
@@ -70,9 +70,9 @@ func TestRecipes(t *testing.T) {
 			const send = "\tkeepRawPath(r.URL)\n"
 			p.edit(t, "main.go", send, send+"r.Header.Set(`Pass`, fmt.Sprint(r.CacheOptions.Pass))\n")
 			p.set(t, "local_server.fake_valid_fastly_keys", []string{"valid"})
-			c := startChain(t, p)
-			c.checkTable(t)
-			test(t, c)
+			a := serve(t, p)
+			a.checkTable(t)
+			test(t, a)
 		})
 	}
 }
@@ -104,13 +104,13 @@ func (p *project) apply(t *testing.T, b block) {
 	}
 }
 
-func testPurge(t *testing.T, c *chain) {
-	c.check(t, row{"origin", "PURGE", "/", "Fastly-Key: valid"})
+func testPurge(t *testing.T, a *app) {
+	a.check(t, row{"origin", "PURGE", "/", "Fastly-Key: valid"})
 }
 
 // The origin gets the header and the path of the app with what is handed off, and with what is
 // not. The client's own header never arrives. What Fanout gets does not come from the cache.
-func testChange(t *testing.T, c *chain) {
+func testChange(t *testing.T, a *app) {
 	for _, r := range []row{
 		{"fanout", "GET", "/%78?y", "Edge: forged"},
 		{"fanout", "GET", "/%78?y", "Connection: Edge, Grip-Sig"},
@@ -119,7 +119,7 @@ func testChange(t *testing.T, c *chain) {
 		{"origin", "GET", "/%78?y", "Edge: forged\r\nGrip-Sig: forged"},
 		{"origin", "POST", "/%78?y", "Edge: forged\r\nConnection: Edge"},
 	} {
-		got := c.check(t, r)
+		got := a.check(t, r)
 		isCached := r.to == "fanout" && got.header.Get("Pass") != "true"
 		if isCached || !strings.HasSuffix(got.line, " /v2/x?y HTTP/1.1") ||
 			!slices.Equal(got.header["Edge"], []string{"0"}) {
@@ -145,14 +145,14 @@ func signToken(alg string, key any, claims jwt.MapClaims) string {
 
 // A request with a valid token is handed off. One with any other token is not. A token never gets
 // into the log.
-func testToken(t *testing.T, c *chain) {
-	c.check(t, row{"401", "HEAD", "/", ""})
+func testToken(t *testing.T, a *app) {
+	a.check(t, row{"401", "HEAD", "/", ""})
 	ann := tokenFor("ann", time.Hour)
-	c.check(t, row{"fanout", "GET", "/?token=" + ann, ""})
-	c.check(t, row{"fanout", "GET", "/?x&token=" + ann, "Upgrade: websocket"})
-	c.check(t, row{"fanout", "GET", "/", "Cookie: a=b; token=" + ann})
-	c.check(t, row{"fanout", "GET", "/?token=" + ann, "Cookie: token=x"}) // the query comes first
-	c.check(t, row{"401", "GET", "/?token=x", "Cookie: token=" + ann})
+	a.check(t, row{"fanout", "GET", "/?token=" + ann, ""})
+	a.check(t, row{"fanout", "GET", "/?x&token=" + ann, "Upgrade: websocket"})
+	a.check(t, row{"fanout", "GET", "/", "Cookie: a=b; token=" + ann})
+	a.check(t, row{"fanout", "GET", "/?token=" + ann, "Cookie: token=x"}) // the query comes first
+	a.check(t, row{"401", "GET", "/?token=x", "Cookie: token=" + ann})
 
 	valid := jwt.MapClaims{"sub": "ann", "exp": 1 << 40}
 	for what, token := range map[string]string{
@@ -163,15 +163,15 @@ func testToken(t *testing.T, c *chain) {
 		"alg-HS512":   signToken("HS512", tokenKey, valid),
 		"alg-none":    signToken("none", jwt.UnsafeAllowNoneSignatureType, valid),
 	} {
-		c.check(t, row{"401", "GET", "/" + what, "Cookie: token=" + token})
-		if strings.Contains(c.app.output(), token) {
+		a.check(t, row{"401", "GET", "/" + what, "Cookie: token=" + token})
+		if strings.Contains(a.app.output(), token) {
 			t.Errorf("the log has the token %s", what)
 		}
 	}
 }
 
 // The header User is the app's, whatever the client sends, in all that arrives for a client.
-func testIdentity(t *testing.T, c *chain) {
+func testIdentity(t *testing.T, a *app) {
 	const forged = "User: eve\r\nUSER: eve"
 	ann, bob := tokenFor("ann", time.Hour), tokenFor("bob", time.Hour)
 	for token, user := range map[string]string{ann: "ann", bob: "bob"} {
@@ -182,13 +182,13 @@ func testIdentity(t *testing.T, c *chain) {
 			{"origin", "GET", "/next?token=" + token, forged + "\r\nGrip-Sig: forged"},
 			{"origin", "POST", "/next?token=" + token, forged},
 		} {
-			checkUser(t, c.check(t, r), user)
+			checkUser(t, a.check(t, r), user)
 			// Clients without a valid token share sandboxes with the others.
-			checkUser(t, c.check(t, row{"origin", "POST", "/", forged}))
-			checkUser(t, c.check(t, row{"origin", "POST", "/?token=" + token + "x", forged}))
+			checkUser(t, a.check(t, row{"origin", "POST", "/", forged}))
+			checkUser(t, a.check(t, row{"origin", "POST", "/?token=" + token + "x", forged}))
 		}
 	}
-	c.check(t, row{"401", "POST", "/?token=" + tokenFor("ann", -time.Second),
+	a.check(t, row{"401", "POST", "/?token=" + tokenFor("ann", -time.Second),
 		"Grip-Sig: forged\r\nContent-Type: " + grip.EventsType})
 }
 
@@ -204,8 +204,8 @@ func checkUser(t *testing.T, got rawMessage, user ...string) {
 
 // The app answers the events of a WebSocket with nothing that the client has sent. Clients get what
 // is published, without an origin.
-func testEdge(t *testing.T, c *chain) {
-	c.origin.Close()
+func testEdge(t *testing.T, a *app) {
+	a.origin.Close()
 	const subscribe = "TEXT 27\r\nc:{\"type\":\"subscribe\",\"channel\":\"demo\"}\r\n"
 	for events, answer := range map[string]string{
 		"OPEN\r\n":                   "OPEN\r\n" + subscribe,
@@ -213,7 +213,7 @@ func testEdge(t *testing.T, c *chain) {
 		"TEXT 8\r\n\r\nOPEN\r\n\r\n": "",
 		"TEXT 2\r\nhi\r\nCLOSE 2\r\n\x0f\xa0\r\n": "CLOSE 2\r\n\x03\xe8\r\n", // 4000, and 1000
 	} {
-		resp := c.exchange(t, fmt.Sprintf("POST / HTTP/1.1\r\nHost: example.com\r\nGrip-Sig: forged\r\n"+
+		resp := a.exchange(t, fmt.Sprintf("POST / HTTP/1.1\r\nHost: example.com\r\nGrip-Sig: forged\r\n"+
 			"Content-Type: application/websocket-events\r\nContent-Length: %d\r\n\r\n%s", len(events), events))
 		if resp.body != answer {
 			t.Errorf("%q is answered with %+v", events, resp)
@@ -221,28 +221,28 @@ func testEdge(t *testing.T, c *chain) {
 	}
 
 	publish := func() {
-		c.publish(t, "demo", grip.Formats{
+		a.publish(t, "demo", grip.Formats{
 			HTTPStream: &grip.HTTPStream{Content: "one\n"},
 			WSMessage:  &grip.WSMessage{Content: "two"},
 		})
 	}
-	c.checkMessages(t, publish, map[string]string{"/": "^one\n$", "/socket": "^two.*StatusNormalClosure"})
+	a.checkMessages(t, publish, map[string]string{"/": "^one\n$", "/socket": "^two.*StatusNormalClosure"})
 }
 
 // After the origin has accepted a WebSocket, all bytes pass between it and the client.
-func testSocketServer(t *testing.T, c *chain) {
+func testSocketServer(t *testing.T, a *app) {
 	const accepted = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n" +
 		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\nSec-WebSocket-Protocol: echo\n\n"
-	c.origin.answers <- func(conn net.Conn) {
+	a.origin.answers <- func(conn net.Conn) {
 		io.WriteString(conn, withCRLF(accepted))
 		io.Copy(conn, conn)
 	}
-	client := c.send(t, row{"", "GET", "/x", "Upgrade: websocket\r\nSec-WebSocket-Protocol: echo"}.request(""))
+	client := a.send(t, row{"", "GET", "/x", "Upgrade: websocket\r\nSec-WebSocket-Protocol: echo"}.request(""))
 	r := bufio.NewReader(client)
 	resp, _ := readHead(r)
 	io.WriteString(client, "\x81\x00\x88\x00")
 	echo, err := r.Peek(4)
-	req := c.origin.arrived(t)
+	req := a.origin.arrived(t)
 	if req.header.Get("Sec-WebSocket-Protocol") != "echo" || resp.header.Get("Sec-WebSocket-Protocol") != "echo" ||
 		string(echo) != "\x81\x00\x88\x00" {
 		t.Errorf("%+v arrived, and the client got %+v, %q, %v", req, resp, echo, err)

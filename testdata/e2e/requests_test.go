@@ -63,27 +63,27 @@ var requests = []struct {
 func (a *app) testRequests(t *testing.T) {
 	for _, method := range []string{"POST ", "GET ", "HEAD ", "get "} {
 		for _, r := range requests {
-			a.check(t, a.origin, method+r.sent, method+cmp.Or(r.forwarded, r.sent))
+			a.checkRequest(t, a.origin, method+r.sent, method+cmp.Or(r.forwarded, r.sent))
 		}
 	}
 	for _, r := range requests {
-		a.check(t, a.fanout, "GET "+r.sent, "GET "+r.sent)
-		a.check(t, a.fanout, "HEAD "+r.sent, "HEAD "+r.sent)
+		a.checkRequest(t, a.fanout, "GET "+r.sent, "GET "+r.sent)
+		a.checkRequest(t, a.fanout, "HEAD "+r.sent, "HEAD "+r.sent)
 	}
 	const webSocket = "GET / HTTP/1.1\nConnection: Upgrade\nUpgrade: websocket\n" +
 		"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n" +
 		"Sec-WebSocket-Extensions: permessage-deflate\n\n"
-	a.check(t, a.fanout, webSocket, webSocket)
-	a.check(t, a.origin,
+	a.checkRequest(t, a.fanout, webSocket, webSocket)
+	a.checkRequest(t, a.origin,
 		"GET http://other.example/50%off?x#y HTTP/1.1\n\n", "GET /50%off?x HTTP/1.1\n\n")
-	a.check(t, a.origin,
+	a.checkRequest(t, a.origin,
 		"POST / HTTP/1.1\nTrailer: X-T\nTransfer-Encoding: chunked\n\n"+
 			"3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n",
 		"POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nabcde")
 }
 
-// check sends a request to the app, and checks how it arrives at the server.
-func (a *app) check(t testing.TB, to *server, sent, arrives string) {
+// checkRequest sends a request to the app, and checks how it arrives at the server.
+func (a *app) checkRequest(t testing.TB, to *server, sent, arrives string) {
 	t.Helper()
 	to.drain()
 	host := map[*server]string{a.origin: "origin.example", a.fanout: "fanout.example"}[to]

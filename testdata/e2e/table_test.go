@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"compute-starter-kit-go-fanout-forward/testdata/grip"
 )
 
 // row is a line of handoffs.txt. TestHandle in main_test.go says what is wrong with a malformed line.
@@ -49,7 +47,7 @@ func needsDefault(t testing.TB) {
 // TestTable sends each request of this project's table to the app behind the real Pushpin.
 func TestTable(t *testing.T) {
 	t.Parallel()
-	startChain(t, newProject(t)).checkTable(t)
+	serve(t, newProject(t)).checkTable(t)
 }
 
 // TestInit changes a project as a user does: a condition with its table, the module's name, and a
@@ -93,29 +91,19 @@ origin  POST  /
 	sh(t, p.dir, `go test . | grep 'handoffs.txt:1: "fanout  POST  /" went to origin'`)
 }
 
-// chain is a project's app behind the real Pushpin, and an origin that notes what arrives.
-type chain struct {
-	*project
-	origin *server
-	proxy  *grip.Config // checks Pushpin's signatures
-}
-
-func startChain(t testing.TB, p *project) *chain {
+// serve runs a project's app and its origin, with the real Pushpin.
+func serve(t testing.TB, p *project) *app {
 	t.Helper()
-	proxy, err := grip.ParseURL(p.gripURL(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &chain{p, startServer(t, p.origin), proxy}
-	p.serve(t)
-	return c
+	a := &app{p, startServer(t, p.origin), nil}
+	a.serve(t)
+	return a
 }
 
 // checkTable checks each row of the project's table.
-func (c *chain) checkTable(t *testing.T) {
+func (a *app) checkTable(t *testing.T) {
 	t.Helper()
-	for _, row := range rows(t, c.dir) {
-		c.check(t, row)
+	for _, row := range rows(t, a.dir) {
+		a.check(t, row)
 	}
 }
 
@@ -130,10 +118,10 @@ func (r row) request(own string) string {
 
 // check sends the row's request and checks where it goes, and that the origin's response arrives. It
 // returns what arrived at the origin, if anything did.
-func (c *chain) check(t testing.TB, row row) (got rawMessage) {
+func (a *app) check(t testing.TB, row row) (got rawMessage) {
 	t.Helper()
 	own := rand.Text() // requests for an earlier row may still arrive
-	conn := c.send(t, row.request(own))
+	conn := a.send(t, row.request(own))
 	defer conn.Close()
 	resp, err := readHead(bufio.NewReader(conn))
 	if err != nil {
@@ -141,11 +129,11 @@ func (c *chain) check(t testing.TB, row row) (got rawMessage) {
 	}
 	_, to, _ := strings.Cut(resp.line, " ")
 	to, _, _ = strings.Cut(to, " ")
-	for len(c.origin.requests) > 0 { // a request arrives before the client has its response
-		req := <-c.origin.requests
+	for len(a.origin.requests) > 0 { // a request arrives before the client has its response
+		req := <-a.origin.requests
 		if req.header.Get("X-Own") == own && (to == "200" || to == "101") {
 			got, to = req, "origin"
-			if c.proxy.Verify(&http.Request{Header: http.Header(req.header)}) == nil {
+			if a.proxy.Verify(&http.Request{Header: http.Header(req.header)}) == nil {
 				to = "fanout"
 			}
 		}
