@@ -82,15 +82,6 @@ PUT /version/1/activate`,
 		`(?s)'origin'\s+The\s+origin\s+server.*Hostname or IP address: \[127.0.0.1\] `, "localhost",
 		`Port: \[443\] `, "8443")
 
-	// What the commands leave behind is not in the repository.
-	sh(t, p.dir, `
-		dirs='guest-profiles pushpin-logs testdata/bin testdata/_artifacts
-			testdata/origins/node/node_modules testdata/origins/python/.venv'
-		mkdir -p $dirs
-		for dir in $dirs; do touch $dir/one; done
-		touch .env go.work.sum
-		git init -q; git add --all; ! git ls-files bin pkg $dirs .env go.work.sum | grep .`)
-
 	// The other commands of the README and the app's log, and the second publish.
 	run("fastly compute publish", `
 PUT /version/1/clone
