@@ -163,7 +163,7 @@ func (p *program) wait(t testing.TB, pattern string) {
 // systems give to clients.
 func freePorts(t testing.TB, n int) int {
 	t.Helper()
-	for range 1000 {
+	for {
 		first := 20000 + 10*rand.IntN(1000)
 		claim, err := net.Listen("tcp", loopback(first))
 		if err != nil {
@@ -174,8 +174,6 @@ func freePorts(t testing.TB, n int) int {
 			return first + 1
 		}
 	}
-	t.Fatalf("there are no %d free ports in a row", n)
-	return 0
 }
 
 // listens reports whether a program accepts connections at the address.
