@@ -131,9 +131,9 @@ func testNothingLost(t *testing.T, at site) {
 	channel, end := "?channel="+rand.Text(), 150
 	event := regexp.MustCompile(`id: (.*)\ndata: .*"text":"(.*?)"`)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
-	t.Cleanup(cancel)
+	defer cancel()
 	var clients sync.WaitGroup
-	t.Cleanup(clients.Wait)
+	t.Cleanup(clients.Wait) // after cancel, if say fails
 	for i := range 16 {
 		clients.Go(func() {
 			next, last := 1, "none-0" // the id before the first message
@@ -157,6 +157,7 @@ func testNothingLost(t *testing.T, at site) {
 		at.say(t, channel, strconv.Itoa(i+1))
 		time.Sleep(20 * time.Millisecond) // this sets the rate; it does not wait for anything
 	}
+	clients.Wait()
 }
 
 // A WebSocket echoes what it gets, answers pings, and closes with a code.
