@@ -69,7 +69,7 @@ func testPage(t *testing.T, at site) {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start Chromium or Chrome: %v", err)
 	}
-	ctx, cancel = context.WithTimeout(ctx, 4*patience) // before the start, it would end the browser
+	ctx, cancel = context.WithTimeout(ctx, 4*patience) // only now: the browser must not end with it
 	defer cancel()
 	run := func(what string, steps ...chromedp.Action[chromedp.Void]) {
 		t.Helper()

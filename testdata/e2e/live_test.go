@@ -37,7 +37,7 @@ func TestLive(t *testing.T) {
 			"-trust", at.base).wait(t, "origin: listening on ")
 		p.serve(t)
 	}
-	// Each mistake in the set-up makes many tests fail, so the first one ends them.
+	// A mistake in the set-up would make all tests fail, so the first failure ends them.
 	if !t.Run("set-up", func(t *testing.T) { testSetUp(t, at) }) {
 		return
 	}
@@ -64,7 +64,7 @@ func testSetUp(t *testing.T, at site) {
 	})
 }
 
-// testEcho sends a request to /echo, where the origin answers what it has got.
+// testEcho sends a request to /echo, where the origin reports what it received.
 func testEcho(t *testing.T, at site, method, body string) {
 	t.Helper()
 	status, answer := at.fetch(t, method, "/echo?a=b", body, "Grip-Sig", "forged")
@@ -81,7 +81,7 @@ func testEcho(t *testing.T, at site, method, body string) {
 	case status == http.StatusServiceUnavailable && handsOff:
 		why = "failed: enable Fanout for the service (fastly products --enable=fanout)"
 	case status == http.StatusInternalServerError:
-		why = "failed: has the service a backend with the name origin? " +
+		why = "failed: does the service have a backend named origin? " +
 			"The app's log has the command that creates it (fastly log-tail)"
 	case status > http.StatusInternalServerError:
 		why = "failed: no origin answers at the address of the backend origin. " +

@@ -86,7 +86,7 @@ origin  POST  /
 	if !strings.Contains(out, "--- PASS: TestTable ") {
 		t.Errorf("TestTable did not run:\n%s", out)
 	}
-	// TestApp puts a condition in the place of this one, whose import is still needed.
+	// TestApp, which does not run here, puts a condition in the place of this one. The import must stay.
 	p.withCondition(t, "\t\tuseFanout = false\n")
 	sh(t, p.dir, "go vet .")
 

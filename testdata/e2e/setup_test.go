@@ -24,29 +24,30 @@ import (
 	"time"
 )
 
-// patience is the timeout of each wait. It is long, so that the tests pass on a slow machine, and with
-// -url over a slow network. Only a failing test waits this long.
+// patience is the timeout of a wait; one for a build or for many messages has four times as long. It
+// is long, so that the tests pass on a slow machine, and with -url over a slow network. Only a failing
+// test waits this long.
 const patience = time.Minute
 
-// interrupted ends when somebody ends the tests, for example with a Ctrl-C.
+// interrupted is canceled when somebody ends the tests, for example with a Ctrl-C.
 var interrupted, _ = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 
 // artifacts is the directory for what the programs print.
 var artifacts, _ = filepath.Abs("../_artifacts")
 
-// programs waits for all programs.
+// programs counts the programs that run.
 var programs sync.WaitGroup
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	// Commands must start as in a new shell, and not as under make or in a hook of git.
-	foreign := regexp.MustCompile(`^(ADDR|ARGS|URL|MAKE.*|MFLAGS|PORT|GRIP_.*|FASTLY_.*|GIT_.*)$`)
+	foreign := regexp.MustCompile(`^(ADDR|ARGS|URL|MAKE.*|MFLAGS|PORT|PUBLISH_TOKEN|(GRIP|FASTLY|GIT)_.*)$`)
 	for _, variable := range os.Environ() {
-		if name, _, _ := strings.Cut(variable, "="); foreign.MatchString(name) {
+		if name, _, _ := strings.Cut(variable, "="); foreign.MatchString(name) && *liveURL == "" {
 			os.Unsetenv(name)
 		}
 	}
 	os.Setenv("FASTLY_VICEROY_USE_PATH", "1")
-	flag.Parse()
 	for _, tool := range []string{"fastly", "viceroy", "pushpin"} {
 		if _, err := exec.LookPath(tool); err != nil && *liveURL == "" {
 			log.Fatalf("%v: run `eval \"$(testdata/tools.sh)\"` first", err)
@@ -79,7 +80,7 @@ type program struct {
 	waited int           // where in log the last match of wait ends
 }
 
-// start starts a program with more variables in its environment, in a process group of its own, and
+// start starts a program with additional environment variables, in a process group of its own, and
 // stops it when the test ends, or after 20 minutes. What has not ended ten seconds after a signal is
 // killed. Its output goes to a file in artifacts.
 func start(t testing.TB, dir string, env []string, command ...string) *program {
