@@ -18,7 +18,9 @@ func documents(t testing.TB) (paths []string) {
 	if !strings.HasPrefix(string(readme), "# Fanout forward: ") {
 		t.Skip("README.md is not the kit's")
 	}
-	for _, pattern := range []string{"../../*.md", "../*.md", "../*/README.md", "../origins/*/README.md"} {
+	for _, pattern := range []string{
+		"../../README.md", "../../SECURITY.md", "../*.md", "../*/README.md", "../origins/*/README.md",
+	} {
 		found, _ := filepath.Glob(pattern)
 		paths = append(paths, found...)
 	}
