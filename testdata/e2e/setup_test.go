@@ -81,7 +81,7 @@ type program struct {
 }
 
 // start starts a program with additional environment variables, in a process group of its own, and
-// stops it when the test ends, or after 20 minutes. What has not ended ten seconds after a signal is
+// stops it when the test ends, or after 28 minutes. What has not ended ten seconds after a signal is
 // killed. Its output goes to a file in artifacts.
 func start(t testing.TB, dir string, env []string, command ...string) *program {
 	t.Helper()
@@ -91,7 +91,7 @@ func start(t testing.TB, dir string, env []string, command ...string) *program {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	ctx, cancel := context.WithTimeout(interrupted, 20*time.Minute)
+	ctx, cancel := context.WithTimeout(interrupted, 28*time.Minute)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	p := &program{Cmd: cmd, log: log.Name(), done: make(chan struct{})}
 	p.in, _ = cmd.StdinPipe() // cannot fail
